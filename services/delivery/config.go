@@ -7,8 +7,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/partition"
 )
 
-// Config configures a delivery worker. The zero value of a field means its default, so tests and embedders set only the fields
-// they need.
+// Config configures a delivery worker. A field with its zero value gets its default, so tests and embedders set only the
+// fields that they need.
 type Config struct {
 	Name string `help:"Name of this worker in leases and logs; a random suffix makes it unique for each start. Defaults to the host's name." default:""`
 
@@ -56,10 +56,10 @@ func (c Config) ofPartition() partition.Config {
 	}
 }
 
-// Validate checks the settings. Zero stands for a default.
+// Validate checks the settings. A zero value stands for the default.
 func (c Config) Validate() error { return settings.CheckRanges("delivery.", c) }
 
-// set sets a field that has its zero value to its default.
+// set sets a field to its default if it has its zero value.
 func set[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

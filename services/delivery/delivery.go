@@ -47,7 +47,8 @@ type Deps struct {
 	Broker broker.Config
 	// History is the store.
 	History historyv1.HistoryServiceClient
-	// Log defaults to discarding, Registerer to a registry of its own, TracerProvider to none, Now to the wall clock.
+	// Log defaults to discarding, Registerer to a registry of its own, TracerProvider to no traces, Now to the wall
+	// clock.
 	Log            *slog.Logger
 	Registerer     prometheus.Registerer
 	TracerProvider trace.TracerProvider
@@ -96,7 +97,8 @@ type Service struct {
 	mu        sync.Mutex
 	submitter *broker.Submitter // nil while not running
 	workers   map[ids.Partition]*partition.Worker
-	// acknowledged are the last watermarks by partition, including partitions that this worker no longer owns.
+	// acknowledged contains the last acknowledged watermark of each partition, including partitions that this worker no
+	// longer owns.
 	acknowledged map[ids.Partition]*takeover.Acknowledged
 }
 
@@ -138,7 +140,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return s, nil
 }
 
-// Name is this worker's name in leases and for operators. Each start has a new name.
+// Name is the name of this worker in leases and for operators. Each start has a new name.
 func (s *Service) Name() string { return s.worker }
 
 // Fleet sends queries to other gateways and workers, while Run runs.
@@ -173,7 +175,7 @@ func (s *Service) Run(ctx context.Context) error {
 	watcher.Go(func() { s.watchConnection(watching) })
 	watcher.Go(func() {
 		if err := s.fleet.Run(watching); err != nil {
-			s.deps.Log.Error("operators cannot query this worker", "error", err) // commits continue without it
+			s.deps.Log.Error("operators cannot query this worker", "error", err) // commits do not depend on queries, so the worker continues
 		}
 	})
 	defer watcher.Wait()
@@ -189,8 +191,8 @@ func (s *Service) Checks() map[string]telemetry.Check {
 	return map[string]telemetry.Check{"delivery": s.Check, "nats": s.probe.Check}
 }
 
-// Check reports whether the worker can do its work. While some of its partitions are stopped with an alarm it is degraded: moving
-// the others away would not help those.
+// Check reports whether the worker can do its work. If some of its partitions are stopped with an alarm, the worker is
+// degraded, not unready: moving its healthy partitions to other workers would not help the stopped ones.
 func (s *Service) Check(context.Context) error {
 	if !s.deps.NATS.IsConnected() {
 		return errors.New("not connected to NATS")
@@ -282,8 +284,8 @@ func (s *Service) announceReleased() {
 	}
 }
 
-// watchConnection restarts the work on all partitions after the connection to NATS was lost: messages that were published just
-// before may not have arrived.
+// watchConnection restarts the work on all partitions after the connection to NATS was lost: messages that were published
+// just before the loss may not have arrived.
 func (s *Service) watchConnection(ctx context.Context) {
 	changes := s.deps.NATS.StatusChanged(nats.CONNECTED)
 	defer s.deps.NATS.RemoveStatusListener(changes)
@@ -324,7 +326,7 @@ func (s *Service) setSubmitter(submitter *broker.Submitter) {
 // workerName returns a name that is unique to this start of the process.
 func workerName(name string) string {
 	if name == "" {
-		name, _ = os.Hostname() // the random part is enough without it
+		name, _ = os.Hostname() // without a host name the random part is enough
 	}
 	name = strings.Map(func(r rune) rune {
 		if r < 0x80 && conversation.ValidUser(string(r)) {

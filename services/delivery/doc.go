@@ -1,9 +1,9 @@
 // Package delivery puts commands in order, commits them through the history service, and publishes the results. A worker works on
-// some of the partitions. It keeps no state that the store does not have, never talks to clients and contains no SQL. Its
-// guarantees rest on the watermark: the store refuses an append unless the worker knows what was committed last.
+// some of the partitions. All its state can be loaded from the store. It never talks to clients and contains no SQL. Its
+// guarantees rest on the watermark: the store refuses an append unless the worker knows the last committed position.
 //
-// This package contains the wiring, the gRPC service and the installation's level. Each part is a package below, and depends only
-// on the packages listed under it:
+// This package contains the wiring, the gRPC service and the installation's level. Each part is a package, and depends only
+// on packages listed below it:
 //
 //	partition  one partition: partition/takeover, partition/reader, partition/plan (pure), partition/commit
 //	lease      which partitions the worker works on
@@ -19,7 +19,7 @@
 // The path of a batch: reader.Queue ─▶ commit.Committer (cache loads, plan.Planner decides, store appends) ─▶ cache, dedupe,
 // publish, flight. An acknowledgement goes ─▶ cache ─▶ cursor.Flusher ─▶ store ─▶ publish.
 //
-// Planted bugs: each build tag breaks one promise on purpose, to show that the torture run notices.
+// Planted bugs: each build tag breaks one promise on purpose, to prove that the torture run detects it.
 //
 //	runnel_bug_ack_before_commit       results are published before the append (breaks I1, I7)
 //	runnel_bug_fanout_before_commit    live events are published before the append (breaks I6)

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// installationTimeout is how long a call for the installation's settings may take, and installationRetry how long to wait before
-	// the next call.
+	// installationTimeout is the time limit of a call for the installation's settings. installationRetry is the wait
+	// before the next call.
 	installationTimeout = 5 * time.Second
 	installationRetry   = time.Second
 	handOverTimeout     = 5 * time.Second
@@ -30,8 +30,9 @@ var ErrLevel = errors.New("the installation's protocol level is higher than this
 // ErrPartitions means that this worker and the history service are configured with different numbers of partitions.
 var ErrPartitions = errors.New("the number of partitions is not that of the history service")
 
-// RaiseLevel raises the installation's protocol level to the highest that this build knows, after it has logged that, and returns
-// the level in force. Only a process that contains all parts of its installation may call it: others may not know the level.
+// RaiseLevel raises the installation's protocol level to the highest level that this build knows. It logs this before,
+// and returns the level in force. Only a process that contains all parts of its installation may call it: parts in other
+// processes may not know the level.
 func RaiseLevel(ctx context.Context, history historyv1.HistoryServiceClient, log *slog.Logger) (conversation.Level, error) {
 	installation, err := history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
 	if err != nil {
@@ -52,15 +53,15 @@ func RaiseLevel(ctx context.Context, history historyv1.HistoryServiceClient, log
 	return conversation.Level(raised.GetLevel()), nil
 }
 
-// installation is the installation of which a worker is a part, as the history service describes it. It is safe for concurrent
-// use. All fields but level are required.
+// installation contains the settings of the worker's installation, as the history service reports them. It is safe for
+// concurrent use. All fields but level are required.
 type installation struct {
 	history    historyv1.HistoryServiceClient
 	fleet      *fleet.Fleet
-	worker     string // this one
-	partitions int    // as this worker is configured
+	worker     string // name of this worker
+	partitions int    // number of partitions in this worker's configuration
 	log        *slog.Logger
-	level      atomic.Uint32 // as last heard of
+	level      atomic.Uint32 // the last level read
 }
 
 // await reads the installation's settings, and returns an error if this worker does not match them. It waits while the history
@@ -72,7 +73,7 @@ func (i *installation) await(ctx context.Context) error {
 			return i.fits(settings)
 		}
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // stopped before it began
+			return nil //nolint:nilerr // the worker was stopped before it began
 		}
 		if !complained {
 			complained = true
@@ -86,7 +87,7 @@ func (i *installation) await(ctx context.Context) error {
 	}
 }
 
-// read reads the settings, and notes the level.
+// read reads the settings, and records the level.
 func (i *installation) read(ctx context.Context) (*historyv1.GetInstallationResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, installationTimeout)
 	defer cancel()
@@ -97,7 +98,7 @@ func (i *installation) read(ctx context.Context) (*historyv1.GetInstallationResp
 	return settings, err
 }
 
-// fits checks that this worker may take part.
+// fits returns an error if this worker does not match the settings.
 func (i *installation) fits(settings *historyv1.GetInstallationResponse) error {
 	if level := conversation.Level(settings.GetLevel()); level > conversation.MaxLevel() {
 		return fmt.Errorf("%w: level %d, this version knows %d", ErrLevel, level, conversation.MaxLevel())
@@ -109,8 +110,8 @@ func (i *installation) fits(settings *historyv1.GetInstallationResponse) error {
 	return nil
 }
 
-// admits reports whether the installation's level allows a level. The level only rises, so it is read again only if it seems too
-// low.
+// admits reports whether the installation's level is at least level. The level only rises, so it is read again only if it
+// seems too low.
 func (i *installation) admits(ctx context.Context, level conversation.Level) bool {
 	if level > conversation.Level(i.level.Load()) {
 		if _, err := i.read(ctx); err != nil {
@@ -120,7 +121,8 @@ func (i *installation) admits(ctx context.Context, level conversation.Level) boo
 	return level <= conversation.Level(i.level.Load())
 }
 
-// handOver moves a partition to a live worker that knows a level. It returns that worker's name, or empty if there is none.
+// handOver moves a partition to a live worker that knows a level. It returns the name of that worker; empty if there is
+// none.
 func (i *installation) handOver(ctx context.Context, partition ids.Partition, level conversation.Level) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()

@@ -23,7 +23,8 @@ func Policy() rpc.Policy {
 	})
 }
 
-// questions lists the methods that other workers may call over NATS on behalf of an operator: only those that change nothing.
+// questions lists the methods that other workers may call over NATS on behalf of an operator. It contains only methods
+// that change nothing.
 func questions() *grpc.ServiceDesc {
 	desc := deliveryv1.DeliveryService_ServiceDesc
 	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Submit" })

@@ -30,8 +30,8 @@ func (s *Service) Register(server rpc.Registrar) {
 
 var errNotRunning = status.Error(codes.Unavailable, "this worker is not running; ask another one")
 
-// Do puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do. It fails while Run does not
-// run.
+// Do puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do. It returns an error
+// unless Run is running.
 func (s *Service) Do(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error) {
 	s.mu.Lock()
 	submitter := s.submitter
@@ -42,8 +42,8 @@ func (s *Service) Do(ctx context.Context, command *brokerv1.Command, header nats
 	return submitter.Do(ctx, command, header)
 }
 
-// Submit handles a service's command like a client's: the command is put into the stream, so that it has one order with all other
-// commands, whichever worker owns the partition.
+// Submit handles a command of a service like a command of a client: it puts the command into the stream, whichever worker
+// owns the partition. Therefore the order of all commands of a conversation is the order of the stream.
 func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest) (*deliveryv1.SubmitResponse, error) {
 	made, err := commandOf(request)
 	if err != nil {
@@ -95,8 +95,7 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	return made, nil
 }
 
-// Explain returns what this worker has recorded about the commit of one event. It does not affect the work: it loads
-// nothing.
+// Explain returns what this worker has recorded about the commit of one event. It reads only memory and loads nothing.
 func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest) (*deliveryv1.ExplainResponse, error) {
 	id := ids.Conversation(request.GetConversationId())
 	if !conversation.ValidID(string(id)) {

@@ -2,7 +2,7 @@ package delivery
 
 import "github.com/runnelhq/runnel/pkg/statuspage"
 
-// Stages are the way of a message as a worker sees it.
+// Stages returns the stages of a message's path that a worker measures.
 func Stages() []statuspage.Stage {
 	return []statuspage.Stage{{
 		Name: "Committed", Meaning: "stored, with its place in the log",

@@ -1,5 +1,6 @@
-// Package cache holds the conversations of one partition in memory: committed states, facts about messages that commands refer
-// to, and the members' cursors. It knows no store: its users load conversations into it, and collect moved cursors from it.
+// Package cache holds the conversations of one partition in memory: committed states, facts about messages that commands
+// refer to, and the members' cursors. It does not know the store: its callers load conversations into it, and collect
+// moved cursors from it.
 package cache
 
 import (
@@ -17,19 +18,19 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// maxWanted limits the acknowledgements that wait for their conversation to be loaded. Above the limit they are dropped:
-// the next one of the same member includes them.
+// maxWanted limits the acknowledgements that wait for their conversation to be loaded. Acknowledgements above the limit
+// are dropped: the next acknowledgement of the same member includes them.
 const maxWanted = 8192
 
 // entry holds one conversation in memory.
 type entry struct {
 	// state is the committed state; nil for a conversation that does not exist.
 	state *conversation.State
-	// facts are known facts about messages that commands referred to; nil for none.
+	// facts are the known facts about messages that commands referred to; nil if there are none.
 	facts *conversation.Facts
 	// cursors are the cursors of the current members.
 	cursors map[ids.User]cursor.Position
-	// moved contains the members whose cursors are ahead of the store; changed means that a receipt is due.
+	// moved contains the members whose cursors are ahead of the store. changed means that a receipt is due.
 	moved   map[ids.User]struct{}
 	changed bool
 }
@@ -47,9 +48,9 @@ func (e *entry) weight() int {
 // cursors. It is never behind the store, because one worker at a time writes to a partition; a worker that loses a partition
 // discards its cache.
 //
-// One goroutine, the commit loop, reads states, adds entries and commits. Acknowledgements and the cursor flusher come from
-// other goroutines. There are two generations of entries: those used since the last trim and those used before it. The next trim
-// evicts the latter, unless they hold cursors that are not stored yet.
+// One goroutine, the commit loop, reads states, adds entries and commits. Acknowledgements and the cursor flusher come
+// from other goroutines. There are two generations of entries: used since the last trim, and not used since. The next
+// trim evicts entries of the second generation, unless they hold cursors that are not stored yet.
 type Cache struct {
 	capacity int
 
@@ -58,7 +59,7 @@ type Cache struct {
 	weight      int                                  // total weight of the entries in young
 	dirty       map[ids.Conversation]*entry          // entries with moved cursors or a receipt due
 	saving      map[ids.Conversation]*entry          // entries whose moved cursors are being stored
-	waitingAcks map[ids.Conversation][]*brokerv1.Ack // acknowledgements by conversation that is not in memory
+	waitingAcks map[ids.Conversation][]*brokerv1.Ack // acknowledgements for conversations that are not in memory
 	waiting     int                                  // number of acknowledgements in waitingAcks
 
 	// LoadWanted is raised when acknowledgements wait for a conversation to be loaded.
@@ -123,7 +124,7 @@ func (c *Cache) Cursors(id ids.Conversation) []*conversationv1.Cursor {
 	return all
 }
 
-// Missing appends those of wanted to dst that are not in memory.
+// Missing appends to dst the wanted conversations that are not in memory.
 func (c *Cache) Missing(dst []string, wanted map[ids.Conversation]struct{}) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,8 +136,8 @@ func (c *Cache) Missing(dst []string, wanted map[ids.Conversation]struct{}) []st
 	return dst
 }
 
-// AddLoaded adds conversations as the store has them; those of asked that were not found do not exist. The acknowledgements that
-// waited for them are applied.
+// AddLoaded adds conversations as the store returned them. Conversations in asked that are not in found do not exist. The
+// acknowledgements that waited for these conversations are applied.
 func (c *Cache) AddLoaded(asked []string, found []*historyv1.ConversationState, nowMs int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,15 +178,15 @@ func (c *Cache) AddLoaded(asked []string, found []*historyv1.ConversationState, 
 	}
 }
 
-// Change is what a committed batch changes in memory.
+// Change contains the changes that a committed batch makes in memory.
 type Change struct {
 	States  map[ids.Conversation]*conversation.State // states after the batch, by conversation
-	Facts   map[ids.Conversation]*conversation.Facts // facts that replace those in memory
+	Facts   map[ids.Conversation]*conversation.Facts // facts that replace the facts in memory
 	Events  []*conversationv1.Event
 	Effects []*historyv1.Effect
 }
 
-// ApplyCommitted applies the states and facts after a committed batch, and moves the cursors that the events themselves move.
+// ApplyCommitted applies the states and facts after a committed batch, and moves the cursors that the events move.
 func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -215,7 +216,7 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 			}
 			delete(e.moved, left)
 		}
-		// A sender has seen their own event. A user who left has no cursor, but the number of members changed.
+		// The senders of events have seen them. A user who left has no cursor, but the number of members changed.
 		c.moveLocked(e, &brokerv1.Ack{
 			ConversationId: event.GetConversationId(), UserId: event.GetSender(), DeliveredSeq: event.GetSeq(), ReadSeq: event.GetSeq(),
 		}, nowMs)
@@ -278,7 +279,7 @@ func (c *Cache) Wanted(n int) []string {
 	list := make([]string, 0, min(n, len(c.waitingAcks)))
 	for id := range c.waitingAcks {
 		if len(list) == n {
-			c.LoadWanted.Raise() // LoadWanted is raised again for the rest
+			c.LoadWanted.Raise() // raised again for the remaining conversations
 			break
 		}
 		list = append(list, string(id))
@@ -286,7 +287,7 @@ func (c *Cache) Wanted(n int) []string {
 	return list
 }
 
-// moveLocked moves a member's cursor forward, never beyond the head and never back. Reading implies having received.
+// moveLocked moves a member's cursor forward, never beyond the head and never back. A read event also counts as received.
 func (c *Cache) moveLocked(e *entry, ack *brokerv1.Ack, nowMs int64) {
 	at, member := e.cursors[ids.User(ack.GetUserId())]
 	if !member || e.state == nil {
@@ -310,11 +311,11 @@ func (c *Cache) markMovedLocked(id ids.Conversation, e *entry) {
 	c.flush.Raise()
 }
 
-// Moved is raised when there are moves to collect.
+// Moved returns the signal that is raised when there are moved cursors to collect.
 func (c *Cache) Moved() wake.Signal { return c.flush }
 
-// Collect adds the cursors that moved since the last call to m. Receipts are made at the same moment, so that a receipt never
-// contains a cursor that is not stored with it.
+// Collect adds the cursors that moved since the last call to m. It makes the receipts under the same lock, so that a
+// receipt never contains a cursor that is not stored with it.
 func (c *Cache) Collect(m *cursor.Moves) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -331,7 +332,7 @@ func (c *Cache) Collect(m *cursor.Moves) {
 	clear(c.dirty)
 }
 
-// Saved reports that everything that was collected is stored: the entries may be evicted and loaded again.
+// Saved reports that all collected cursors are stored: their entries may be evicted and loaded again.
 func (c *Cache) Saved() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,16 +8,16 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// maxFacts is how many facts are kept of one conversation between batches; above it all are dropped.
+// maxFacts is the number of facts of one conversation that are kept between batches. If there are more, all are dropped.
 const maxFacts = 256
 
-// Need names a message of a conversation about which a command needs a fact.
+// Need identifies a message about which a command needs a fact.
 type Need struct {
 	Conversation ids.Conversation
 	conversation.Need
 }
 
-// Facts returns the known facts about messages of a conversation that is in memory; nil for none.
+// Facts returns the known facts about messages of a conversation that is in memory; nil if there are none.
 func (c *Cache) Facts(id ids.Conversation) *conversation.Facts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -27,8 +27,8 @@ func (c *Cache) Facts(id ids.Conversation) *conversation.Facts {
 	return nil
 }
 
-// UnknownNeeds returns the needs of a batch that are not in memory. A seq above the committed head names no event yet, or an
-// event of the same batch. Conversations with a need get an entry of facts to load into.
+// UnknownNeeds returns the needs of a batch that are not in memory. It leaves out a seq above the committed head: that
+// event does not exist yet, or is in the same batch. Each conversation with a need gets an entry for its facts.
 func (c *Cache) UnknownNeeds(messages []source.Message) []Need {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,7 +41,7 @@ func (c *Cache) UnknownNeeds(messages []source.Message) []Need {
 		id := ids.Conversation(messages[i].Command.GetConversationId())
 		e := c.findLocked(id)
 		if e == nil {
-			continue // an id that no conversation can have
+			continue // no conversation can have this id
 		}
 		if e.facts == nil {
 			e.facts = conversation.NewFacts(nil)
@@ -74,8 +74,8 @@ func (c *Cache) AddFacts(needs []Need, found []*historyv1.Fact) {
 	}
 }
 
-// mergeFactsLocked applies the facts after a committed batch. After an erasure the facts of the conversation are dropped: the
-// erasure may cover more than is in memory.
+// mergeFactsLocked applies the facts after a committed batch. After an erasure, all facts of the conversation are
+// dropped, because the erasure may cover events that are not in memory.
 func (c *Cache) mergeFactsLocked(batch Change) {
 	for id, layer := range batch.Facts {
 		e := c.findLocked(id)

@@ -25,8 +25,8 @@ func (p *Position) Proto(user ids.User) *conversationv1.Cursor {
 	}
 }
 
-// Advance moves the cursor forward to the acknowledged position, never beyond the head and never back. Reading implies having
-// received. It reports whether the cursor moved.
+// Advance moves the cursor forward to the acknowledged position, never beyond the head and never back. A read event also
+// counts as received. It reports whether the cursor moved.
 func (p *Position) Advance(delivered, read, head ids.Seq, nowMs int64) bool {
 	read = min(read, head)
 	delivered = max(min(delivered, head), read)
@@ -42,14 +42,14 @@ func (p *Position) Advance(delivered, read, head ids.Seq, nowMs int64) bool {
 	return true
 }
 
-// Key is a member of a conversation.
+// Key identifies a member of a conversation.
 type Key struct {
 	Conversation ids.Conversation
 	User         ids.User
 }
 
-// Moves are the cursors to be stored and the receipts to be published after that. Newer ones replace older ones, so moves that
-// could not be stored yet stay bounded by the conversations in memory.
+// Moves are the cursors to be stored, and the receipts to be published after that. Newer cursors and receipts replace
+// older ones. Therefore, while the store is unavailable, Moves never contains more than the conversations in memory.
 type Moves struct {
 	Cursors  map[Key]Position
 	Receipts map[ids.Conversation]*conversationv1.Receipt

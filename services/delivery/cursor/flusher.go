@@ -28,7 +28,7 @@ type Source interface {
 	// Collect adds the cursors that moved since the last call. A receipt never contains a cursor that is not stored with
 	// it.
 	Collect(into *Moves)
-	// Saved reports that everything that was collected is stored.
+	// Saved reports that all collected cursors are stored.
 	Saved()
 }
 
@@ -36,17 +36,17 @@ type Source interface {
 type Flusher struct {
 	Source Source
 	Store  Store
-	// Interval is the shortest interval between two calls, Timeout the time limit of one call.
+	// Interval is the shortest interval between two calls. Timeout is the time limit of one call.
 	Interval, Timeout time.Duration
 	// Publish sends a receipt to the members.
 	Publish func(*conversationv1.Receipt)
-	// Flushed observes the number of cursors of each call, Failures counts failed ones.
+	// Flushed observes the number of cursors of each call. Failures counts failed calls.
 	Flushed  prometheus.Observer
 	Failures prometheus.Counter
 }
 
-// Run stores moves until ctx ends, and then a last time with a short timeout, so that a clean stop loses no cursor. Moves that
-// could not be stored are kept and stored with later ones.
+// Run stores moved cursors until ctx ends. It then stores them once more with a short timeout, so that a clean stop loses
+// no cursor. Cursors that could not be stored are kept and stored in a later call.
 func (f *Flusher) Run(ctx context.Context) {
 	pending := NewMoves()
 	timer := time.NewTimer(0)
@@ -57,11 +57,11 @@ func (f *Flusher) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-f.Source.Moved():
-			// A receipt is sent to every member, so a busy conversation gets one a second; a quiet one gets it within a tenth
-			// of that.
+			// A receipt is sent to every member. Therefore a busy conversation gets at most one receipt per interval; a
+			// quiet conversation gets its receipt within a tenth of the interval.
 			interval := f.Interval
 			wait := max(interval/10, time.Until(next))
-			// Jitter: if all partitions published their receipts at the same moment, they would delay messages.
+			// Jitter: receipts of all partitions at the same moment would delay messages.
 			next = time.Now().Add(wait + interval/2 + rand.N(interval+1))
 			timer.Reset(wait)
 			select {
@@ -87,7 +87,8 @@ func (f *Flusher) Run(ctx context.Context) {
 	}
 }
 
-// lastFlush limits the last call: a quick handover matters more than cursors, which clients acknowledge again.
+// lastFlush is the time limit of the last call. It is short, because a quick handover is more important than cursors,
+// which clients acknowledge again.
 const lastFlush = 100 * time.Millisecond
 
 func (f *Flusher) store(ctx context.Context, m *Moves) error {

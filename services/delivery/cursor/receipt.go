@@ -7,15 +7,15 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// maxSteps is the most steps of a receipt.
+// maxSteps is the maximum number of steps of a receipt.
 const maxSteps = 32
 
 // ReceiptOf makes the receipt of a conversation from its members' cursors and its head.
 //
-// The version follows from the content, so it rises across takeovers without a clock: the sum of all cursors, plus head times
-// (head + 1). Cursors only move forward, and a receipt contains none that is not stored. When a member leaves, the sum falls
-// by at most twice the previous head; but then the head has risen, and the product by more than that. Equal versions have
-// equal content. It fits for heads below 2^31.
+// The version is computed from the content, so it rises across takeovers without a clock: it is the sum of all cursors, plus head times
+// (head + 1). Cursors only move forward, and a receipt contains only stored cursors. When a member leaves, the sum falls
+// by at most twice the previous head; but then the head has also risen, and the product by more than the sum fell. Equal versions have
+// equal content. The version fits into its type for heads below 2^31.
 func ReceiptOf(id ids.Conversation, cursors map[ids.User]Position, head ids.Seq) *conversationv1.Receipt {
 	delivered, read := make(map[ids.Seq]uint32, 8), make(map[ids.Seq]uint32, 8)
 	var sum uint64
@@ -30,8 +30,8 @@ func ReceiptOf(id ids.Conversation, cursors map[ids.User]Position, head ids.Seq)
 	}
 }
 
-// stepsOf turns the number of members at each seq into steps, highest first, each counting the members above it too.
-// A cursor at seq 0 has received nothing, so 0 is not a step.
+// stepsOf turns the number of members at each seq into steps, highest first. Each step also counts the members of the
+// steps above it. A cursor at seq 0 means that the member has received nothing, so 0 is not a step.
 func stepsOf(at map[ids.Seq]uint32) []*conversationv1.Step {
 	seqs := make([]ids.Seq, 0, len(at))
 	for seq := range at {

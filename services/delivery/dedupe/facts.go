@@ -12,18 +12,18 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Facts are what is known about the commands of one batch from earlier tries. They grow while the batch is tried: the store
-// reports duplicates, and commands that it rejects are poisoned.
+// Facts are the known facts about the commands of one batch, collected over all tries of the batch. Each try may add
+// some: the store reports duplicates, and a command that the store rejects is poisoned.
 type Facts struct {
-	// Firsts are the events of commands that were committed before.
+	// Firsts contains, for each command that was committed before, its event.
 	Firsts map[source.CommandKey]*conversationv1.Event
-	// Poisoned are the reasons why commands become dead letters, by stream sequence.
+	// Poisoned contains the reasons why commands become dead letters, by stream sequence.
 	Poisoned map[ids.Sequence]string
-	// Asked are the commands that were looked up in the store.
+	// Asked contains the commands that were looked up in the store.
 	Asked map[source.CommandKey]struct{}
 }
 
-// NewFacts makes the facts of a batch that was not tried yet.
+// NewFacts makes the facts of a batch before its first try.
 func NewFacts() *Facts {
 	return &Facts{
 		Firsts:   map[source.CommandKey]*conversationv1.Event{},

@@ -14,26 +14,27 @@ import (
 const (
 	// RefusalMemory is how long a refusal is remembered, by stream time.
 	RefusalMemory = 10 * time.Minute
-	// refusalLeft is how much longer a refusal must still be remembered when it answers a later copy: twice the time in which copies
-	// of a command may reach the stream, the longest wait for an outcome, and the clock skew that raises an alarm. The client that
-	// receives the answer may have sent other copies that are not in the stream yet.
+	// refusalLeft is the minimum remaining time of a refusal that answers a later copy. A refusal with less time left is
+	// stored again. The client that receives the answer may have sent other copies that are not in the stream yet.
+	// Therefore the time is the sum of: twice the time in which copies of a command may reach the stream, the longest
+	// wait for an outcome, and the clock skew that raises an alarm.
 	refusalLeft = 6 * time.Minute
 )
 
-// Refusals are the refusals of a partition: a later copy of a refused command gets the same answer. They are also in the store;
-// they are added here when their append is committed, or at a takeover. The answer at a stream time does not depend on the time
-// of the query: a refusal that is too old does not apply, even while it is still in memory.
+// Refusals are the refusals of a partition: a later copy of a refused command gets the same answer. The store also has
+// them. They are added here when their append is committed, or at a takeover. Whether a refusal applies depends only on
+// stream times: a refusal that is too old does not apply, even while it is still in memory.
 //
 // It is not safe for concurrent use: only the commit loop uses it.
 type Refusals struct {
 	Limit  int
 	Latest map[source.CommandKey]*Refusal
-	// byTime holds every refusal that was added, the oldest first; those before begin are forgotten.
+	// byTime contains all added refusals, oldest first; the refusals before begin are forgotten.
 	byTime []*Refusal
 	begin  int
 }
 
-// Refusal is one refusal. It is never changed.
+// Refusal is one refusal. It is never changed after it was made.
 type Refusal struct {
 	Key     source.CommandKey
 	Attempt uint32
@@ -43,12 +44,12 @@ type Refusal struct {
 	Commitment []byte
 }
 
-// NewRefusals makes an empty memory of refusals; limit bounds it.
+// NewRefusals makes an empty memory of at most limit refusals.
 func NewRefusals(limit int) *Refusals {
 	return &Refusals{Limit: limit, Latest: map[source.CommandKey]*Refusal{}}
 }
 
-// Find returns the refusal that holds for an attempt of a command at a stream time; nil for none.
+// Find returns the refusal that applies to an attempt of a command at a stream time; nil if none applies.
 func (r *Refusals) Find(key source.CommandKey, attempt uint32, nowMs int64) *Refusal {
 	if len(r.Latest) == 0 {
 		return nil
@@ -59,8 +60,8 @@ func (r *Refusals) Find(key source.CommandKey, attempt uint32, nowMs int64) *Ref
 	return nil
 }
 
-// Answers reports whether the refusal is the answer to an attempt of its command at a stream time: the refusal is of this attempt
-// or a higher one, and not too old.
+// Answers reports whether the refusal is the answer to an attempt of its command at a stream time: it must not be too
+// old, and must be of this attempt or a higher one.
 func (r *Refusal) Answers(attempt uint32, nowMs int64) bool {
 	return !bugRefusalForgotten && r.holds(attempt, nowMs)
 }
@@ -79,7 +80,7 @@ func (r *Refusal) Proto() *historyv1.Refusal {
 	return &historyv1.Refusal{Command: r.Key.Proto(), Attempt: r.Attempt, Commitment: r.Commitment, Error: r.Err, TimeMs: r.TimeMs}
 }
 
-// Fits reports whether one more refusal can be remembered at a stream time, in addition to those that a batch adds already.
+// Fits reports whether one more refusal can be remembered at a stream time, in addition to the refusals in batch.
 func (r *Refusals) Fits(nowMs int64, batch []*historyv1.Refusal) bool {
 	oldest := nowMs - RefusalMemory.Milliseconds()
 	known := r.byTime[r.begin:]
@@ -88,7 +89,7 @@ func (r *Refusals) Fits(nowMs int64, batch []*historyv1.Refusal) bool {
 	return live < r.Limit
 }
 
-// Add remembers refusals, and forgets those that are too old by the stream's time.
+// Add remembers refusals, and forgets refusals that are too old by the stream's time.
 func (r *Refusals) Add(list []*historyv1.Refusal, nowMs int64) {
 	for _, refusal := range list {
 		next := &Refusal{
@@ -103,7 +104,7 @@ func (r *Refusals) Add(list []*historyv1.Refusal, nowMs int64) {
 	r.forget(nowMs)
 }
 
-// Load adds refusals that were read from the store, in any order of time.
+// Load adds refusals that were read from the store. They may be in any order.
 func (r *Refusals) Load(list []*historyv1.Refusal, nowMs int64) {
 	slices.SortStableFunc(list, func(a, b *historyv1.Refusal) int { return cmp.Compare(a.GetTimeMs(), b.GetTimeMs()) })
 	r.Add(list, nowMs)

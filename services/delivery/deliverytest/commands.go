@@ -30,8 +30,7 @@ func Group(name string, members ...string) *conversationv1.Body {
 	}}}
 }
 
-// Command returns an admitted command. If the conversation id is empty, it is that of the conversation that the body
-// creates.
+// Command returns an admitted command. If id is empty, the conversation is the one that the body creates.
 func Command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Command {
 	if id == "" {
 		id = string(conversation.CreateID(ids.User(sender), ids.Command(CommandID(n)), body.GetCreate()))

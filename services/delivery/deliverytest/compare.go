@@ -49,7 +49,7 @@ func (f *History) Same(t rapid.TB, other *History) {
 	}
 }
 
-// Clone is a copy of the store, for a backup. What is never changed is shared.
+// Clone returns a copy of the store, for a backup. Values that are never changed are shared.
 func (f *History) Clone() *History {
 	c := NewHistory(f.partitions)
 	for id, log := range f.Logs {
@@ -59,6 +59,6 @@ func (f *History) Clone() *History {
 	maps.Copy(c.States, f.States)
 	maps.Copy(c.Keys, f.Keys)
 	maps.Copy(c.Refusals, f.Refusals)
-	c.clock = f.clock + 1000 // time goes on while a database is restored
+	c.clock = f.clock + 1000 // time passes while a database is restored
 	return c
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Conn keeps what is published instead of sending it.
+// Conn keeps the published messages instead of sending them.
 type Conn struct {
 	// Max is the largest payload that the server would accept.
 	Max int64
@@ -16,7 +16,7 @@ type Conn struct {
 	fail error
 }
 
-// PublishMsg keeps a copy of the message, or fails as FailWith says.
+// PublishMsg keeps a copy of the message, or returns the error of FailWith.
 func (c *Conn) PublishMsg(msg *nats.Msg) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -30,14 +30,14 @@ func (c *Conn) PublishMsg(msg *nats.Msg) error {
 // MaxPayload is Max.
 func (c *Conn) MaxPayload() int64 { return c.Max }
 
-// FailWith makes publishing fail, until it is called with nil.
+// FailWith makes publishing fail with err; nil ends the failures.
 func (c *Conn) FailWith(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fail = err
 }
 
-// Take removes and returns what was published.
+// Take removes and returns the published messages.
 func (c *Conn) Take() []*nats.Msg {
 	c.mu.Lock()
 	defer c.mu.Unlock()

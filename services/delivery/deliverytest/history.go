@@ -25,16 +25,16 @@ import (
 // refusalMemory is how long the store remembers a refusal.
 const refusalMemory = 10 * time.Minute
 
-// CursorKey is a member of a conversation.
+// CursorKey identifies a member of a conversation.
 type CursorKey struct {
 	Conversation ids.Conversation
 	User         ids.User
 }
 
-// History keeps the contract of the history service in memory, and fails on request. The real service is tested with
-// delivery in services/e2e.
+// History implements the contract of the history service in memory, and fails on request. The tests in services/e2e run
+// delivery with the real service.
 type History struct {
-	historyv1.HistoryServiceClient // what is not faked panics
+	historyv1.HistoryServiceClient // methods that are not implemented panic
 
 	Mu         sync.Mutex
 	Watermarks map[uint32]*historyv1.Watermark
@@ -50,11 +50,12 @@ type History struct {
 	Leases     *Leases
 	partitions int
 	Level      uint32
-	clock      uint64 // the store's, for epochs
-	Appends    int    // that were committed
-	Asked      int    // needs that were asked for
+	clock      uint64 // the store's clock, for epochs
+	Appends    int    // number of committed appends
+	Asked      int    // number of needs in requests
 
-	// before is asked at each append; its error is given instead of committing. after is asked once it is committed.
+	// before is called with each append; if it returns an error, the append fails. after is called once the append is
+	// committed.
 	before, after func(*historyv1.AppendRequest) error
 	Saving        func(*historyv1.SaveCursorsRequest) error
 }
@@ -69,7 +70,7 @@ func NewHistory(partitions int) *History {
 	}
 }
 
-// Append commits a batch, or fails as Fail says.
+// Append commits a batch, or fails as set by Fail.
 func (f *History) Append(_ context.Context, in *historyv1.AppendRequest, _ ...grpc.CallOption) (*historyv1.AppendResponse, error) {
 	f.Mu.Lock()
 	before, after := f.before, f.after
@@ -135,7 +136,7 @@ func (f *History) Commit(in *historyv1.AppendRequest) (*historyv1.AppendResponse
 		}
 	}
 	for _, refusal := range in.GetRefusals() {
-		// A later refusal replaces an earlier one, of the same attempt too: it is remembered for longer.
+		// A later refusal replaces an earlier one, even of the same attempt, because it is remembered for longer.
 		present := f.Refusals[source.KeyOfProto(refusal.GetCommand())]
 		if present == nil || refusal.GetAttempt() > present.GetAttempt() || refusal.GetTimeMs() > present.GetTimeMs() {
 			f.Refusals[source.KeyOfProto(refusal.GetCommand())] = refusal
@@ -156,7 +157,7 @@ func (f *History) Commit(in *historyv1.AppendRequest) (*historyv1.AppendResponse
 	return answer, nil
 }
 
-// checkRequest refuses what the store refuses of a request that makes no sense.
+// checkRequest refuses the invalid requests that the store refuses.
 func checkRequest(in *historyv1.AppendRequest, mark *historyv1.Watermark) error {
 	invalid := func(what string) error { return status.Error(codes.InvalidArgument, what) }
 	if len(in.GetSequences()) != len(in.GetEvents()) {
@@ -189,7 +190,7 @@ func checkRequest(in *historyv1.AppendRequest, mark *historyv1.Watermark) error 
 	return nil
 }
 
-// GetWatermark is the call of the history service.
+// GetWatermark implements the history service.
 func (f *History) GetWatermark(_ context.Context, in *historyv1.GetWatermarkRequest, _ ...grpc.CallOption) (*historyv1.GetWatermarkResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -200,7 +201,7 @@ func (f *History) GetWatermark(_ context.Context, in *historyv1.GetWatermarkRequ
 	return &historyv1.GetWatermarkResponse{Watermark: proto.Clone(mark).(*historyv1.Watermark), Backup: f.Backups[in.GetPartition()]}, nil
 }
 
-// GetConversations is the call of the history service.
+// GetConversations implements the history service.
 func (f *History) GetConversations(_ context.Context, in *historyv1.GetConversationsRequest, _ ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -232,7 +233,7 @@ func (f *History) GetConversations(_ context.Context, in *historyv1.GetConversat
 	return answer, nil
 }
 
-// FindCommands is the call of the history service.
+// FindCommands implements the history service.
 func (f *History) FindCommands(_ context.Context, in *historyv1.FindCommandsRequest, _ ...grpc.CallOption) (*historyv1.FindCommandsResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -249,7 +250,7 @@ func (f *History) FindCommands(_ context.Context, in *historyv1.FindCommandsRequ
 	return answer, nil
 }
 
-// SaveCursors is the call of the history service.
+// SaveCursors implements the history service.
 func (f *History) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRequest, _ ...grpc.CallOption) (*historyv1.SaveCursorsResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -275,19 +276,20 @@ func (f *History) SaveCursors(_ context.Context, in *historyv1.SaveCursorsReques
 	return &historyv1.SaveCursorsResponse{}, nil
 }
 
-// Lease is the call of the history service.
+// Lease implements the history service.
 func (f *History) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
 	return f.Leases.Lease(ctx, in, opts...)
 }
 
-// Fail sets what happens around appends: the error of before is returned instead of committing; after is called once the append is committed.
+// Fail sets the functions that are called around appends. If before returns an error, the append fails with it. after is
+// called once the append is committed.
 func (f *History) Fail(before, after func(*historyv1.AppendRequest) error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	f.before, f.after = before, after
 }
 
-// Mark is the watermark of partition 0.
+// Mark returns the watermark of partition 0.
 func (f *History) Mark() *historyv1.Watermark {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -301,7 +303,7 @@ func (f *History) SetMark(mark *historyv1.Watermark) {
 	f.Watermarks[0] = mark
 }
 
-// Cursor is the stored cursor of a member.
+// Cursor returns the stored cursor of a member.
 func (f *History) Cursor(conversationID ids.Conversation, user ids.User) *conversationv1.Cursor {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -311,7 +313,7 @@ func (f *History) Cursor(conversationID ids.Conversation, user ids.User) *conver
 	return &conversationv1.Cursor{UserId: string(user)}
 }
 
-// DeadLetters are all that were stored.
+// DeadLetters returns all stored dead letters.
 func (f *History) DeadLetters() []*historyv1.DeadLetter {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()

@@ -6,12 +6,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// JetStream has the streams that it was given, by name.
+// JetStream is a fake of JetStream with a fixed set of streams, by name.
 type JetStream struct {
-	jetstream.JetStream // what is not faked panics
+	jetstream.JetStream // methods that are not implemented panic
 
 	Streams map[string]*Stream
-	// Err, if set, is the answer to every call.
+	// Err, if set, is returned by every call.
 	Err error
 }
 
@@ -30,7 +30,7 @@ func (j *JetStream) Stream(_ context.Context, name string) (jetstream.Stream, er
 func (j *JetStream) UpdateStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
 	stream := j.Streams[cfg.Name]
 	if stream == nil {
-		for _, only := range j.Streams { // the fakes do not know their names
+		for _, only := range j.Streams { // the fake streams do not know their names
 			stream = only
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Heads is the call of the history service.
+// Heads implements the history service.
 func (f *History) Heads(_ context.Context, in *historyv1.HeadsRequest, _ ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -23,7 +23,7 @@ func (f *History) Heads(_ context.Context, in *historyv1.HeadsRequest, _ ...grpc
 	return answer, nil
 }
 
-// Read is the call of the history service.
+// Read implements the history service.
 func (f *History) Read(_ context.Context, in *historyv1.ReadRequest, _ ...grpc.CallOption) (*historyv1.ReadResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -32,7 +32,7 @@ func (f *History) Read(_ context.Context, in *historyv1.ReadRequest, _ ...grpc.C
 	return &historyv1.ReadResponse{Events: log[from:min(from+int(in.GetLimit()), len(log))]}, nil
 }
 
-// GetDeadLetter is the call of the history service.
+// GetDeadLetter implements the history service.
 func (f *History) GetDeadLetter(_ context.Context, in *historyv1.GetDeadLetterRequest, _ ...grpc.CallOption) (*historyv1.GetDeadLetterResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -42,7 +42,7 @@ func (f *History) GetDeadLetter(_ context.Context, in *historyv1.GetDeadLetterRe
 	return &historyv1.GetDeadLetterResponse{DeadLetter: &historyv1.StoredDeadLetter{DeadLetterId: in.GetDeadLetterId(), Letter: f.Letters[0]}}, nil
 }
 
-// DropDeadLetter is the call of the history service.
+// DropDeadLetter implements the history service.
 func (f *History) DropDeadLetter(context.Context, *historyv1.DropDeadLetterRequest, ...grpc.CallOption) (*historyv1.DropDeadLetterResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()

@@ -8,15 +8,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Stream is a stream in memory. Its first and last sequence follow from its messages, unless First or Last say otherwise.
+// Stream is a stream in memory. First and Last set its first and last sequence; without them, the sequences of its
+// messages do.
 type Stream struct {
-	jetstream.Stream // what is not faked panics
+	jetstream.Stream // methods that are not implemented panic
 
-	// Subjects are those of the stream.
+	// Subjects are the subjects of the stream.
 	Subjects    []string
 	Created     time.Time
 	First, Last uint64
-	// Bytes is what the stream holds, and MaxBytes its limit.
+	// Bytes is the size of the stream's content. MaxBytes is its limit.
 	Bytes    uint64
 	MaxBytes int64
 
@@ -28,7 +29,7 @@ type Stream struct {
 	purgeErr error
 }
 
-// NewStream makes an empty stream; created is its identity.
+// NewStream makes an empty stream. created, the time of creation, identifies the stream.
 func NewStream(created time.Time) *Stream {
 	return &Stream{Created: created, messages: map[uint64]*jetstream.RawStreamMsg{}, fail: map[uint64]error{}}
 }
@@ -47,14 +48,14 @@ func (s *Stream) Fail(sequence uint64, err error) {
 	s.fail[sequence] = err
 }
 
-// Reads is how many messages were read.
+// Reads returns the number of messages that were read.
 func (s *Stream) Reads() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.read)
 }
 
-// CachedInfo is the state of the stream.
+// CachedInfo returns the state of the stream.
 func (s *Stream) CachedInfo() *jetstream.StreamInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +81,8 @@ func (s *Stream) CachedInfo() *jetstream.StreamInfo {
 	return info
 }
 
-// GetMsg reads a message. With an option, which can only be that of a subject, it reads the first one from the sequence on.
+// GetMsg reads a message. With an option, which can only select a subject, it reads the first matching message from
+// sequence on.
 func (s *Stream) GetMsg(_ context.Context, sequence uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,12 +100,12 @@ func (s *Stream) GetMsg(_ context.Context, sequence uint64, opts ...jetstream.Ge
 	}
 }
 
-// Info is the state of the stream.
+// Info returns the state of the stream.
 func (s *Stream) Info(context.Context, ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
 	return s.CachedInfo(), nil
 }
 
-// Purge removes the messages below a sequence, or fails as FailPurges says.
+// Purge removes the messages below a sequence, or returns the error of FailPurges.
 func (s *Stream) Purge(_ context.Context, opts ...jetstream.StreamPurgeOpt) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,14 +127,14 @@ func (s *Stream) Purge(_ context.Context, opts ...jetstream.StreamPurgeOpt) erro
 	return nil
 }
 
-// FailPurges makes purges fail, until it is called with nil.
+// FailPurges makes purges fail with err; nil ends the failures.
 func (s *Stream) FailPurges(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.purgeErr = err
 }
 
-// Purges are the sequences below which the stream was purged.
+// Purges returns the sequences below which the stream was purged.
 func (s *Stream) Purges() []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,13 +19,13 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// View is what effects write of one conversation.
+// View contains the rows that effects write for one conversation.
 type View struct {
 	Rows      map[uint64]*historyv1.MessageRow
 	Reactions map[uint64][]*historyv1.Reaction // by message
 }
 
-// carryOut carries out the effects of an append. Callers hold mu.
+// carryOut carries out the effects of an append. The caller holds mu.
 func (f *History) carryOut(in *historyv1.AppendRequest) {
 	for _, effect := range in.GetEffects() {
 		event := in.GetEvents()[effect.GetEvent()]
@@ -77,7 +77,7 @@ func (f *History) erase(id string, view *View, erased *historyv1.EraseEvents) {
 	}
 }
 
-// GetFacts is the call of the history service.
+// GetFacts implements the history service.
 func (f *History) GetFacts(_ context.Context, in *historyv1.GetFactsRequest, _ ...grpc.CallOption) (*historyv1.GetFactsResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -108,7 +108,7 @@ func (f *History) GetFacts(_ context.Context, in *historyv1.GetFactsRequest, _ .
 	return answer, nil
 }
 
-// ListRefusals is the call of the history service.
+// ListRefusals implements the history service.
 func (f *History) ListRefusals(_ context.Context, in *historyv1.ListRefusalsRequest, _ ...grpc.CallOption) (*historyv1.ListRefusalsResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -131,14 +131,14 @@ func CompareKeys(a, b source.CommandKey) int {
 	return cmp.Or(cmp.Compare(a.Conversation, b.Conversation), cmp.Compare(a.Sender, b.Sender), cmp.Compare(a.Command, b.Command))
 }
 
-// GetInstallation is the call of the history service.
+// GetInstallation implements the history service.
 func (f *History) GetInstallation(context.Context, *historyv1.GetInstallationRequest, ...grpc.CallOption) (*historyv1.GetInstallationResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	return &historyv1.GetInstallationResponse{Partitions: uint32(f.partitions), Level: f.Level}, nil
 }
 
-// RaiseLevel is the call of the history service.
+// RaiseLevel implements the history service.
 func (f *History) RaiseLevel(_ context.Context, in *historyv1.RaiseLevelRequest, _ ...grpc.CallOption) (*historyv1.RaiseLevelResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -149,7 +149,7 @@ func (f *History) RaiseLevel(_ context.Context, in *historyv1.RaiseLevelRequest,
 	return &historyv1.RaiseLevelResponse{Level: f.Level}, nil
 }
 
-// MarkBackup is the call of the history service.
+// MarkBackup implements the history service.
 func (f *History) MarkBackup(_ context.Context, in *historyv1.MarkBackupRequest, _ ...grpc.CallOption) (*historyv1.MarkBackupResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -165,7 +165,7 @@ func (f *History) MarkBackup(_ context.Context, in *historyv1.MarkBackupRequest,
 	return answer, nil
 }
 
-// ListLeases is the call of the history service.
+// ListLeases implements the history service.
 func (f *History) ListLeases(context.Context, *historyv1.ListLeasesRequest, ...grpc.CallOption) (*historyv1.ListLeasesResponse, error) {
 	f.Leases.Mu.Lock()
 	defer f.Leases.Mu.Unlock()
@@ -176,7 +176,7 @@ func (f *History) ListLeases(context.Context, *historyv1.ListLeasesRequest, ...g
 	return answer, nil
 }
 
-// MovePartition is the call of the history service.
+// MovePartition implements the history service.
 func (f *History) MovePartition(_ context.Context, in *historyv1.MovePartitionRequest, _ ...grpc.CallOption) (*historyv1.MovePartitionResponse, error) {
 	f.Leases.MoveTo(ids.Partition(in.GetPartition()), in.GetWorker())
 	return &historyv1.MovePartitionResponse{}, nil

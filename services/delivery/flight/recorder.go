@@ -27,26 +27,26 @@ type Recorder struct {
 	mu      sync.Mutex
 	records []record // a ring buffer
 	written int      // records ever written; the next goes to written % len(records)
-	buckets []uint32 // 1 + index of the newest record of a chain; 0 for none
-	// traces are the traces of the sampled records. This is a ring buffer as well, and a small one, because most records
-	// have none.
+	buckets []uint32 // 1 + index of the newest record of a chain; 0 if the chain is empty
+	// traces are the traces of the sampled records. They are in a small ring buffer of their own, because most records
+	// have no trace.
 	traces []recordTrace
 	traced int // number of traces ever written
-	// forgotten is the latest time of a record that was overwritten. All later records still exist.
+	// forgotten is the latest time of an overwritten record. All records with a later time still exist.
 	forgotten time.Time
 }
 
-// record is one event. Eighty bytes with its share of buckets and traces.
+// record describes one event. It takes eighty bytes, including its share of buckets and traces.
 type record struct {
 	conversation   uint64
 	seq            ids.Seq
 	sequence       ids.Sequence // sequence of the command in the stream
 	acceptedNs     int64
-	committedNs    int64 // 0 if the event was only republished: another session or worker committed it
+	committedNs    int64 // 0 if the event was only republished, because another session or worker committed it
 	republishedNs  int64
-	trace          int    // 1 + number of the record's trace; 0 for none
-	publishedAfter uint32 // time of publishing, in microseconds after committedNs, saturated; 0 for never
-	older          uint32 // 1 + index of the next older record in the chain; 0 for none
+	trace          int    // 1 + number of the record's trace; 0 if it has no trace
+	publishedAfter uint32 // time of publishing, in microseconds after committedNs, saturated; 0 if not published
+	older          uint32 // 1 + index of the next older record in the chain; 0 if there is none
 	batch          uint16
 }
 
@@ -55,7 +55,7 @@ type recordTrace struct {
 	spanID  trace.SpanID
 }
 
-// recordsPerTrace is how many records share one place for a trace.
+// recordsPerTrace is the number of records per slot for a trace.
 const recordsPerTrace = 16
 
 // NewRecorder makes a recorder that keeps a number of records. started is the time at which recording begins.
@@ -70,15 +70,15 @@ func NewRecorder(entries int, started time.Time) *Recorder {
 	}
 }
 
-// Commit is a committed batch on its way into the recorder.
+// Commit describes a committed batch for the recorder.
 type Commit struct {
 	Messages     []source.Message
 	Events       []*conversationv1.Event
 	Causes       []int    // causes[i] is the index of the message that caused events[i]
-	Traceparents []string // traces by index of the events; nil when none is sampled
-	// Committed is when the store answered, Published when all messages were handed to the broker.
+	Traceparents []string // traces by index of the events; nil if none is sampled
+	// Committed is when the store answered. Published is when all messages were handed to the broker.
 	Committed, Published time.Time
-	// Unpublished are the conversations whose events did not reach the broker.
+	// Unpublished contains the conversations whose events did not reach the broker.
 	Unpublished map[ids.Conversation]struct{}
 }
 
@@ -125,7 +125,7 @@ func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Ti
 func (r *Recorder) Explain(conversationID ids.Conversation, seq ids.Seq, answer *deliveryv1.ExplainResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Rounded up: the answer must not claim a longer memory than there is.
+	// Round up, so that the answer never claims a longer memory than the real one.
 	answer.RemembersSinceMs = r.forgotten.UnixMilli() + 1
 	known := r.findLocked(r.hash(conversationID), seq)
 	if known == nil {
@@ -182,7 +182,7 @@ func (r *Recorder) addLocked(next record) {
 	r.written++
 }
 
-// forgetLocked removes the oldest record from its chain, of which it is the last.
+// forgetLocked removes the oldest record, which is the last of its chain.
 func (r *Recorder) forgetLocked(index int) {
 	gone := &r.records[index]
 	at := r.bucketLocked(gone.conversation, gone.seq)
@@ -195,7 +195,7 @@ func (r *Recorder) forgetLocked(index int) {
 	}
 }
 
-// keepTraceLocked stores a trace and returns its number plus 1; 0 for none.
+// keepTraceLocked stores a trace and returns its number plus 1; 0 if there is no trace.
 func (r *Recorder) keepTraceLocked(traceparent string) int {
 	link, sampled := telemetry.Link(traceparent)
 	if !sampled {
@@ -206,7 +206,7 @@ func (r *Recorder) keepTraceLocked(traceparent string) int {
 	return r.traced
 }
 
-// traceparentLocked returns the trace of a record; empty if it has none or it was overwritten.
+// traceparentLocked returns the trace of a record; empty if the record has no trace or the trace was overwritten.
 func (r *Recorder) traceparentLocked(known *record) string {
 	if known.trace == 0 || known.trace+len(r.traces) <= r.traced {
 		return ""

@@ -38,22 +38,24 @@ const (
 // without adding spans.
 const MaxTraced = 32
 
-// BatchTrace is the trace of one batch: for each sampled command of it a span in its sender's trace, and one for the batch,
-// which is linked with each. Nil when no command of the batch is sampled; all methods then do nothing.
+// BatchTrace is the trace of one batch. Each sampled command has a span in its sender's trace. One more span covers the
+// batch and is linked to each of these spans. BatchTrace is nil if no command of the batch is sampled; all methods then
+// do nothing.
 type BatchTrace struct {
 	tracer   trace.Tracer
 	span     trace.Span
 	commands map[int]*commandTrace // by index of the entry
 }
 
-// commandTrace is one sampled command in its batch.
+// commandTrace is the trace of one sampled command in its batch.
 type commandTrace struct {
 	apply     trace.Span
 	publish   trace.Span // nil until the result of the command is known
 	published string     // traceparent of the publish span, which receivers continue
 }
 
-// TraceBatch costs only a check of each entry if none is sampled. The caller must end the trace.
+// TraceBatch begins the trace of a batch. If no entry is sampled, it costs only a check of each entry. The caller must
+// end the trace.
 func TraceBatch(ctx context.Context, tracer trace.Tracer, partition ids.Partition, stream string, entries []source.Message) (context.Context, *BatchTrace) {
 	var commands map[int]*commandTrace
 	var links []trace.Link
@@ -71,7 +73,7 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition ids.Partitio
 			attrConversation.String(entries[i].Command.GetConversationId()), attrCommand.String(entries[i].Command.GetCommandId()),
 		))
 		if !apply.IsRecording() {
-			return ctx, nil // this worker creates no spans; the senders' traces are passed on
+			return ctx, nil // this worker creates no spans, but passes the senders' traces on
 		}
 		if first == nil {
 			first, commands = apply, map[int]*commandTrace{}
@@ -82,7 +84,8 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition ids.Partitio
 	if first == nil {
 		return ctx, nil
 	}
-	// In the first command's trace: a trace of its own would be sampled at random, regardless of whether its commands are.
+	// The batch span is in the first command's trace. A trace of its own would be sampled at random, even though its
+	// commands are sampled.
 	ctx, span := tracer.Start(trace.ContextWithSpan(ctx, first), SpanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes(
 		attrPartition.Int(int(partition)), attrBatchSize.Int(len(entries)),
 	))
@@ -92,8 +95,9 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition ids.Partitio
 	return ctx, &BatchTrace{tracer: tracer, span: span, commands: commands}
 }
 
-// Appending begins the spans of one append. The returned context is for the call of the store: it continues the trace of
-// the only sampled command, or the batch's when several share the append. The returned function ends the spans.
+// Appending begins the spans of one append. The returned context is for the call of the store: it contains the span of
+// the only sampled command, or the span of the batch if several commands are sampled. The returned function ends the
+// spans.
 func (t *BatchTrace) Appending(ctx context.Context) (context.Context, func(error)) {
 	if t == nil {
 		return ctx, func(error) {}
@@ -116,14 +120,14 @@ func (t *BatchTrace) Appending(ctx context.Context) (context.Context, func(error
 	}
 }
 
-// TraceResult is the result of a command in its trace: the seq of its event, or the code of its failure.
+// TraceResult is the result of a command for its trace: the seq of its event, or the code of its failure.
 type TraceResult struct {
 	Seq     ids.Seq
 	Failure string
 }
 
 // Publishing begins the spans of publishing, and records the results of the commands. resultOf returns the result of the
-// command at an index. end ends the spans.
+// command at an index. End ends the spans.
 func (t *BatchTrace) Publishing(entries []source.Message, resultOf func(i int) TraceResult) {
 	if t == nil {
 		return
@@ -150,7 +154,7 @@ func (t *BatchTrace) TraceparentOf(i int, e *source.Message) string {
 	return e.Traceparent
 }
 
-// Traceparents returns the trace contexts of a plan's events; nil when none is sampled.
+// Traceparents returns the trace contexts of a plan's events; nil if none is sampled.
 func (t *BatchTrace) Traceparents(entries []source.Message, causes []int) []string {
 	var all []string
 	for i, cause := range causes {
@@ -164,8 +168,8 @@ func (t *BatchTrace) Traceparents(entries []source.Message, causes []int) []stri
 	return all
 }
 
-// Header returns the header for a message with outcomes of the batch: the trace of the only sampled command, or that of the
-// batch. Nil when nothing is sampled.
+// Header returns the header for a message with outcomes of the batch. It contains the trace of the only sampled command,
+// or the trace of the batch if several are sampled. It is nil if no command is sampled.
 func (t *BatchTrace) Header() nats.Header {
 	if t == nil {
 		return nil

@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// renewals is how many times a lease is renewed during its duration.
+// renewals is the number of renewals during the duration of a lease.
 const renewals = 4
 
 // Store is the part of the store that a manager needs.
@@ -30,7 +30,7 @@ type Store interface {
 
 // Assignment is the work on one partition while this worker holds its lease.
 type Assignment interface {
-	// Stop asks the work to end; it does not wait.
+	// Stop tells the work to end; it does not wait.
 	Stop()
 	// Done is closed when the work has ended.
 	Done() <-chan struct{}
@@ -45,40 +45,40 @@ type Config struct {
 	Partitions int
 	TTL        time.Duration
 	Log        *slog.Logger
-	// Failures counts failed renewals, Moves the partitions that were released because an operator moved them.
+	// Failures counts failed renewals. Moves counts partitions that were released because an operator moved them.
 	Failures, Moves prometheus.Counter
 
 	// Start starts the work on a partition, and calls ended after it has ended.
 	Start func(partition ids.Partition, ended func()) Assignment
 	// Announce tells other workers that partitions are free.
 	Announce func()
-	// Fit reports whether this worker can work at all. A worker that cannot releases its partitions to others.
+	// Fit reports whether this worker can work. A worker that is not fit releases its partitions to other workers.
 	Fit func() bool
 }
 
-// Manager renews the leases of one worker. It starts the work on partitions that the store assigns to the worker, ends the work
-// on those that the store takes away, and releases those above its share and those that an operator moved to another worker. A
-// partition that an operator moved here stays, even above the share.
+// Manager renews the leases of one worker. It starts the work on partitions that the store assigns to the worker, and
+// ends the work on partitions that the store takes away. It releases partitions above its share, and partitions that an
+// operator moved to another worker. A partition that an operator moved here stays, even above the share.
 //
-// Two workers may work on one partition for a moment: the lease only makes that rare. The watermark makes it harmless, because
-// only one of them can move it.
+// For a moment two workers may work on one partition: the lease only makes this rare. The watermark makes it harmless, because
+// only one of the workers can move it.
 type Manager struct {
 	Config
 
-	// wake is raised to renew at once.
+	// wake is raised to request a renewal at once.
 	wake wake.Signal
 
 	assignments map[ids.Partition]Assignment
-	surplus     map[ids.Partition]struct{} // released as soon as their assignments have ended
+	surplus     map[ids.Partition]struct{} // partitions that are released as soon as their assignments have ended
 	fitAt       time.Time                  // when the worker was last fit
 	failing     bool
-	stoppedAll  bool // all work was stopped, and the reason persists
+	stoppedAll  bool // all work was stopped, and the reason is still present
 	// lastRenewed is when the last successful renewal began (the store counts from a later time); zero before Run. It is
 	// atomic because readiness checks read it.
 	lastRenewed atomic.Pointer[time.Time]
 }
 
-// LastRenewal is when the last successful renewal began; zero before the first. It is safe for concurrent use.
+// LastRenewal returns when the last successful renewal began; zero before the first. It is safe for concurrent use.
 func (m *Manager) LastRenewal() time.Time {
 	if at := m.lastRenewed.Load(); at != nil {
 		return *at
@@ -110,7 +110,8 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 }
 
-// RenewNow starts a renewal at once: other workers released partitions, or an assignment of this one ended.
+// RenewNow starts a renewal at once. It is called when other workers released partitions, or when an assignment of this
+// worker ended.
 func (m *Manager) RenewNow() { m.wake.Raise() }
 
 // renew does one round: release, renew, claim.
@@ -162,7 +163,8 @@ func (m *Manager) renew(ctx context.Context) {
 		m.reconcile(answer)
 		return
 	}
-	// A claim whose answer was lost: no work was started here, but renewing the lease keeps other workers from the partition.
+	// The answer to an earlier claim was lost, so no work was started on these partitions. Renewing their leases would
+	// keep other workers from them.
 	for _, p := range answer.GetHeld() {
 		if _, begun := m.assignments[ids.Partition(p)]; !begun {
 			m.surplus[ids.Partition(p)] = struct{}{}
@@ -171,7 +173,7 @@ func (m *Manager) renew(ctx context.Context) {
 	}
 }
 
-// dropEnded removes assignments that have ended and returns the partitions to give back.
+// dropEnded removes assignments that have ended and returns their partitions, to be released.
 func (m *Manager) dropEnded() []uint32 {
 	for p, t := range m.assignments {
 		select {
@@ -210,7 +212,7 @@ func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
 		m.Log.Warn("lost the leases of partitions", "partitions", lost)
 	}
 	wantedElsewhere, pinned := answer.GetHandOver(), answer.GetPinned()
-	// Pinned partitions count first, so that only others are above the share.
+	// Pinned partitions come first, so that only other partitions can be above the share.
 	order := slices.SortedFunc(maps.Keys(held), func(a, b ids.Partition) int {
 		return cmp.Or(rank(pinned, a)-rank(pinned, b), cmp.Compare(a, b))
 	})
@@ -247,7 +249,7 @@ func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
 		m.Log.Info("taking over partitions", "partitions", taken, "working_on", working)
 	}
 	if again {
-		m.wake.Raise() // released without having started
+		m.wake.Raise() // released although its work never started
 	}
 }
 
@@ -258,7 +260,8 @@ func rank(pinned []uint32, partition ids.Partition) int {
 	return 1
 }
 
-// stopAll stops all work. It is called at each renewal until the reason is gone, and logs the reason the first time only.
+// stopAll stops all work. It is called at each renewal while the reason is present, and logs the reason only the first
+// time.
 func (m *Manager) stopAll(reason string) {
 	if len(m.assignments) > 0 && !m.stoppedAll {
 		m.stoppedAll = true
@@ -277,7 +280,8 @@ func (m *Manager) releaseAll(ctx context.Context) {
 	for _, t := range m.assignments {
 		<-t.Done()
 	}
-	// All partitions, because a last call that was cut off may have claimed some. The store ignores those of other workers.
+	// Release all partitions: a last call that was cut off may have claimed some. The store ignores leases of other
+	// workers.
 	release := make([]uint32, m.Partitions)
 	for p := range release {
 		release[p] = uint32(p)

@@ -1,4 +1,5 @@
-// Package metrics holds the Prometheus metrics of a delivery worker. Other packages count; this one defines names and help texts.
+// Package metrics holds the Prometheus metrics of a delivery worker. Other packages update them; this package defines
+// names and help texts.
 package metrics
 
 import (
@@ -12,7 +13,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Metrics are all metrics of the service, looked up once.
+// Metrics are all metrics of the service. They are looked up once.
 type Metrics struct {
 	Owned     prometheus.Gauge
 	ownership *prometheus.GaugeVec
@@ -146,7 +147,7 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 	return m, nil
 }
 
-// Gauges are the gauges of one partition, looked up once each time that the partition is taken over.
+// Gauges are the gauges of one partition. They are looked up once per takeover of the partition.
 type Gauges struct {
 	Owned, Watermark, Lag, Queue, Fill, Stopped, Window, Refusals prometheus.Gauge
 
@@ -165,7 +166,7 @@ func (m *Metrics) Partition(p ids.Partition) Gauges {
 		Stopped:   m.stopped.WithLabelValues(label),
 		Window:    m.window.WithLabelValues(label),
 		Refusals:  m.refusals.WithLabelValues(label),
-		// A worker that lost a partition must not report on it: its old values would hide those of the current owner.
+		// A worker that lost a partition must not report it: its old values would hide the values of the present owner.
 		Forget: func() {
 			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.Queue, m.fill, m.stopped, m.window, m.refusals} {
 				g.DeleteLabelValues(label)

@@ -11,23 +11,24 @@ import (
 const (
 	// maxSkew is the difference between admission time and stream time above which an alarm is logged.
 	maxSkew = 30 * time.Second
-	// clocksInterval is the shortest interval between two such logs.
+	// clocksInterval is the shortest interval between two logs of this alarm.
 	clocksInterval = time.Minute
 )
 
-// ErrClocks means that messages of a stream that was replaced or rewound look old by the broker's time and new by the time of the
-// gateway that admitted them. Skipping them could lose them; carrying them out could repeat them.
+// ErrClocks means that the clocks disagree about a message of a replaced or rewound stream. By the broker's time the
+// message is old; by the time of the gateway that admitted it, it is new. Skipping the message could lose it; carrying it
+// out could repeat it.
 var ErrClocks = errors.New("the clocks of the broker and of a gateway disagree about the age of a message")
 
-// clocks records when the alarm about clocks was last logged, and how often it was suppressed since.
+// clocks records when the alarm about clocks was last logged, and how often the alarm was suppressed since.
 type clocks struct {
 	logged time.Time
 	silent int
 }
 
-// watchClocks compares the stream times of commands with their admission times. A large difference means that a clock is wrong,
-// or that a gateway retried a publish for a long time. As long as the difference is small, refusals are remembered for long
-// enough.
+// watchClocks compares the stream times of commands with their admission times. A large difference means that a clock is
+// wrong, or that a gateway retried a publish for a long time. Refusals are remembered long enough only while the
+// difference is small.
 func (w *Worker) watchClocks(entries []source.Message) {
 	for i := range entries {
 		apart := entries[i].Skew()
@@ -45,9 +46,9 @@ func (w *Worker) watchClocks(entries []source.Message) {
 	}
 }
 
-// Agrees checks that a message that is skipped because of its time is as old as it looks. If it was admitted later than its
-// stream time, it is new and a clock is wrong. If it was admitted long before, it may be a late copy; it is old in any case. A
-// message that is not a command belongs to no sender, so it is skipped without a check.
+// Agrees checks that a message that is skipped because of its stream time is really old. If it was admitted later than
+// its stream time, the message is new and a clock is wrong. If it was admitted long before, it may be a late copy, but it
+// is old in any case. A message that is not a command has no sender who could lose it, so it is skipped without a check.
 func Agrees(e *source.Message) error {
 	if e.Command == nil || (e.Command.GetAdmittedMs() != 0 && e.Skew() >= -maxSkew) {
 		return nil

@@ -12,16 +12,17 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// errTooNew means that this build cannot decide a command. The command is not refused and does not become a dead letter: a newer
-// worker can decide it.
+// errTooNew means that this build cannot decide a command, because the command's version is newer. The command is not
+// refused and does not become a dead letter, because a newer worker can decide it.
 var errTooNew = errors.New("a command is of a newer version than this worker")
 
 // levelTimeout is how long the history service may take to return the installation's level.
 const levelTimeout = 5 * time.Second
 
-// cannotJudge hands the partition over to a newer worker, if there is one, and returns why the partition stops. A command that
-// claims a level above the installation's does not come from a later version: gateways admit commands only up to the
-// installation's level, which rises before theirs do. For such a command it returns nil, and the entry is unfit.
+// cannotJudge handles a command that this build cannot decide. It hands the partition over to a newer worker, if there is
+// one, and returns why the partition stops. If the command claims a level above the installation's, it does not come from
+// a newer version: gateways admit commands only up to the installation's level. For such a command it returns nil, and
+// the entry is invalid.
 func (w *Worker) cannotJudge(ctx context.Context, e *source.Message) error {
 	asking, cancel := context.WithTimeout(ctx, levelTimeout)
 	installation, err := w.History.GetInstallation(asking, &historyv1.GetInstallationRequest{})

@@ -22,11 +22,11 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/store"
 )
 
-// session is the work on a partition after one takeover. Its state in memory ends with it.
+// session is the work on a partition after one takeover. Its state in memory is discarded when it ends.
 type session struct {
 	worker    *Worker
 	stream    string
-	takenOver ids.Sequence // the last sequence that was committed at the takeover
+	takenOver ids.Sequence // the last sequence whose outcome was committed at the takeover
 	opening   *source.Message
 	behind    uint64 // number of messages after the opening at the takeover
 	// checked means that messages skipped at the takeover must agree with the commands' admission times.
@@ -39,8 +39,8 @@ type session struct {
 func newSession(w *Worker, at *takeover.Place) *session {
 	opening := at.Opening
 	if at.Checked && at.Sequence > 0 {
-		// The admission times of skipped messages must be checked before any later message is committed, so the opening is
-		// committed with the other messages.
+		// The admission times of skipped messages must be checked before any later message is committed. Therefore the
+		// opening is committed together with the messages that are read.
 		opening = nil
 	}
 	var behind uint64
@@ -60,7 +60,8 @@ func newSession(w *Worker, at *takeover.Place) *session {
 	return s
 }
 
-// flusher stores the cursors of this session. It publishes on its own: a publisher is not safe for concurrent use.
+// flusher makes the flusher that stores the cursors of this session. It has a publisher of its own, because a publisher
+// is not safe for concurrent use.
 func (s *session) flusher() *cursor.Flusher {
 	w := s.worker
 	return &cursor.Flusher{
@@ -87,8 +88,8 @@ func (s *session) listen() (stop func(), err error) {
 	return func() { _ = sub.Unsubscribe() }, nil // fails only if the bus is closed, which ends the subscription as well
 }
 
-// read starts to read the stream, from a little before the position. From the first message that was not yet received on, no
-// message may be missing.
+// read starts to read the stream, from a little before the position. From the first message that was not received before,
+// no message may be missing.
 func (s *session) read(ctx context.Context, from ids.Sequence) (stop func(), err error) {
 	strict := s.commits.Position() + 1
 	if s.opening != nil {
@@ -97,8 +98,9 @@ func (s *session) read(ctx context.Context, from ids.Sequence) (stop func(), err
 	return reader.Start(ctx, s.worker.JS, s.stream, from, strict, s.queue)
 }
 
-// loop commits the batches that the reader delivers, and in between loads conversations for waiting acknowledgements. There is no
-// timer: a single command is committed at once, and under load a batch contains what arrived during the append before it.
+// loop commits the batches that the reader delivers. Between batches it loads conversations for waiting acknowledgements.
+// It has no timer: a single command is committed at once; under load, a batch contains the commands that arrived during
+// the previous append.
 func (s *session) loop(ctx context.Context) error {
 	if s.opening != nil {
 		if err := s.process(ctx, []source.Message{*s.opening}, s.behind); err != nil {
@@ -133,7 +135,7 @@ func (s *session) loop(ctx context.Context) error {
 	}
 }
 
-// process commits a batch. For messages that were committed before the takeover it only publishes the outcomes again.
+// process commits a batch. For messages that were committed before the takeover, it only republishes the outcomes.
 func (s *session) process(ctx context.Context, entries []source.Message, pending uint64) error {
 	old := 0
 	for old < len(entries) && entries[old].Sequence <= s.takenOver {
@@ -146,7 +148,7 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 		entries = entries[old:]
 	}
 	for len(entries) > 0 && entries[0].Sequence <= s.commits.Position() {
-		entries = entries[1:] // the opening, which was committed first
+		entries = entries[1:] // the opening was committed before
 	}
 	if len(entries) == 0 {
 		return nil
@@ -179,7 +181,7 @@ func (s *session) passOver(ctx context.Context, entries []source.Message) error 
 			}
 		}
 	}
-	// All messages of a stream that was replaced are read, to be checked; only the outcomes of the newest are published.
+	// All messages of a replaced stream are read, to check them. Only the outcomes of the newest messages are published.
 	for len(entries) > 0 && entries[0].Sequence+ids.Sequence(s.worker.Config.RepublishCommands) <= s.takenOver {
 		entries = entries[1:]
 	}

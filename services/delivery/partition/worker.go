@@ -42,7 +42,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// errResync ends a session: messages that it published or read recently may be lost.
+// errResync ends a session because messages that it published or read recently may be lost.
 var errResync = errors.New("the connection to NATS was lost in the meantime")
 
 // States of a partition as operators see them; a third state is "stopped: " and the reason.
@@ -56,13 +56,14 @@ const (
 func IsStopped(state string) bool { return strings.HasPrefix(state, stoppedPrefix) }
 
 const (
-	// holeRetry is how often a stopped partition retries, alarmInterval the shortest interval between logs of its alarm.
+	// holeRetry is how often a stopped partition retries. alarmInterval is the shortest interval between two logs of its
+	// alarm.
 	holeRetry     = 5 * time.Second
 	lookTimeout   = 250 * time.Millisecond
 	alarmInterval = time.Minute
 )
 
-// Config tunes the work on a partition; see the configuration of the service.
+// Config contains the settings of the work on a partition; see the configuration of the service.
 type Config struct {
 	StopTimeout, AppendTimeout, FlushInterval, PurgeInterval time.Duration
 	MaxBatch, MaxBatchBytes, MaxTries, RepublishCommands     int
@@ -78,9 +79,10 @@ type Deps struct {
 	Bus        bus.Bus
 	JS         jetstream.JetStream
 	History    historyv1.HistoryServiceClient
-	// EnsureStream creates the streams if that of the partition does not exist.
+	// EnsureStream creates the streams if the partition's stream does not exist.
 	EnsureStream func(ctx context.Context, partition ids.Partition) error
-	// HandOver moves the partition to a worker that knows a level, and returns that worker's name; empty if there is none.
+	// HandOver moves the partition to a worker that knows a level, and returns that worker's name; empty if there is
+	// none.
 	HandOver     func(ctx context.Context, partition ids.Partition, level conversation.Level) (worker string, err error)
 	Acknowledged *takeover.Acknowledged
 	Log          *slog.Logger
@@ -124,8 +126,8 @@ type Worker struct {
 	cache     *cache.Cache // cursors of the running session; nil between sessions
 }
 
-// NewWorker creates the worker of one partition. It does nothing until Run. cutOff cancels the context of Run; it is called if
-// the work has not ended within the stop timeout.
+// NewWorker creates the worker of one partition. It does nothing until Run. cutOff cancels the context of Run. It is
+// called if the work has not ended within the stop timeout.
 func NewWorker(deps Deps, cutOff context.CancelFunc) *Worker {
 	w := &Worker{
 		Deps: deps, gauges: deps.Metrics.Partition(deps.Partition),
@@ -140,7 +142,7 @@ func NewWorker(deps Deps, cutOff context.CancelFunc) *Worker {
 	return w
 }
 
-// Stop asks the worker to finish what is in flight and end. It does not wait.
+// Stop tells the worker to finish the append in flight and end. It does not wait.
 func (w *Worker) Stop() {
 	w.stopOnce.Do(func() {
 		close(w.stopping)
@@ -198,7 +200,7 @@ func (w *Worker) Run(ctx context.Context) {
 	}
 }
 
-// session works from one takeover until something ends it.
+// session works from one takeover until an error or Stop ends it.
 func (w *Worker) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -221,7 +223,7 @@ func (w *Worker) session(ctx context.Context) error {
 	}
 	defer acks()
 
-	// Flushing ends after the loop, so that it includes the cursors that the last batch moved.
+	// End flushing after the loop, so that the cursors moved by the last batch are stored.
 	flushing, endFlushing := context.WithCancel(ctx)
 	var flusher sync.WaitGroup
 	flusher.Go(func() { s.flusher().Run(flushing) })
@@ -244,14 +246,14 @@ func (w *Worker) session(ctx context.Context) error {
 	return s.loop(ctx)
 }
 
-// stuck is a fault that reloading did not cure: how often it occurred with the watermark at the same place.
+// stuck records a fault that reloading did not remove, and how often it occurred while the watermark did not move.
 type stuck struct {
 	at    ids.Sequence
 	times int
 }
 
-// repeats reports whether a session has ended with a lasting fault of the store before, with the watermark where it is now. The
-// first time, what this worker has in memory may be wrong; the next session loads it again.
+// repeats reports whether an earlier session ended with a lasting fault of the store at the present watermark. After the
+// first such fault, this worker's memory may be wrong, so the next session loads everything again.
 func (w *Worker) repeats(err error) bool {
 	if !store.FaultOf(err).Lasting() {
 		return false
@@ -265,7 +267,8 @@ func (w *Worker) repeats(err error) bool {
 	return w.stuck.times > 1
 }
 
-// isStuck reports whether the alarm of repeats is raised and nothing was committed since: another session does not end it.
+// isStuck reports whether the alarm of repeats is raised and nothing was committed since. A new session does not end this
+// alarm.
 func (w *Worker) isStuck() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -347,7 +350,7 @@ func (w *Worker) setCache(c *cache.Cache) {
 	w.cache = c
 }
 
-// LookAtStream updates the lag while nothing can be committed. It may fail: it is called again.
+// LookAtStream updates the lag while nothing can be committed. Errors are ignored, because it is called again.
 func (w *Worker) LookAtStream(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -363,7 +366,7 @@ func (w *Worker) LookAtStream(ctx context.Context) {
 	}
 }
 
-// SetPosition notes the watermark and the last sequence of the stream.
+// SetPosition records the watermark and the last sequence of the stream.
 func (w *Worker) SetPosition(watermark, last ids.Sequence) {
 	last = max(last, watermark)
 	w.gauges.Watermark.Set(float64(watermark))
@@ -373,7 +376,7 @@ func (w *Worker) SetPosition(watermark, last ids.Sequence) {
 	w.watermark, w.last, w.placed = watermark, last, true
 }
 
-// Cursors returns the cursors of a conversation's members, by rising user id; nil when the conversation is not in memory.
+// Cursors returns the cursors of a conversation's members, by rising user id; nil if the conversation is not in memory.
 func (w *Worker) Cursors(conversationID ids.Conversation) []*conversationv1.Cursor {
 	w.mu.Lock()
 	cached := w.cache
@@ -391,7 +394,7 @@ func (w *Worker) Describe() *deliveryv1.Partition {
 	return &deliveryv1.Partition{Partition: uint32(w.Partition), Watermark: uint64(w.watermark), StreamLast: uint64(w.last), State: w.state}
 }
 
-// Committed stores the watermark that the store acknowledged.
+// Committed records the watermark that the store acknowledged.
 func (w *Worker) Committed(mark *historyv1.Watermark) {
 	w.Acknowledged.Set(mark)
 	w.purger.Committed(mark)

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// maxPublish is the size above which a message to gateways is split, and publishMargin the allowed overhead of a message over
-	// its parts.
+	// maxPublish is the size above which a message to gateways is split. publishMargin is the allowed overhead of a
+	// message over its parts.
 	maxPublish    = 512 << 10
 	publishMargin = 16 << 10
 	// maxLive is the size above which the live events of a conversation are split. A gateway queues a whole message to every reader
@@ -37,8 +37,9 @@ type Bus interface {
 	MaxPayload() int64
 }
 
-// Publisher sends committed results, events and receipts to gateways. A message may be lost: all of its content is in the store,
-// and the next session of the partition publishes the latest again. It is not safe for concurrent use.
+// Publisher sends committed results, events and receipts to gateways. A message may be lost: the store has all of its
+// content, and the next session of the partition republishes the latest results and events. Publisher is not safe for
+// concurrent use.
 type Publisher struct {
 	bus     Bus
 	log     *slog.Logger
@@ -63,7 +64,7 @@ type Answer struct {
 	Result *brokerv1.Result
 }
 
-// Results sends answers, one message for each inbox (more when they are large), in the order given.
+// Results sends answers in the given order, one message for each inbox, or several if they are large.
 func (p *Publisher) Results(answers []Answer, header nats.Header) {
 	byInbox := map[string]*brokerv1.Results{}
 	sizes := map[string]int{}
@@ -90,14 +91,14 @@ func (p *Publisher) Results(answers []Answer, header nats.Header) {
 
 // Origin describes the commit of published events.
 type Origin struct {
-	// Committed is when this worker received the answer to their commit; zero for events that are published again.
+	// Committed is when this worker received the answer to the commit of the events; zero for republished events.
 	Committed time.Time
-	// Traceparents are the trace contexts by index of the events; nil when none is sampled.
+	// Traceparents are the trace contexts by index of the events; nil if none is sampled.
 	Traceparents []string
 }
 
-// Events publishes events, given in rising seq for each conversation, and the users that became members by them. It returns the
-// conversations whose events could not all be sent; nil for none.
+// Events publishes events, and the users who became members by them. The events of each conversation must be in rising
+// order. It returns the conversations whose events could not all be sent; nil if all were sent.
 func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpublished map[ids.Conversation]struct{}) {
 	type group struct {
 		live brokerv1.Live
@@ -118,7 +119,7 @@ func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpubli
 		g.live.Events, g.live.Traceparents, g.size = g.live.GetEvents()[:0], g.live.GetTraceparents()[:0], 0
 	}
 	for i, event := range events {
-		// Before the event itself, so that gateways of new members subscribe as early as possible.
+		// Publish the new members before the event, so that their gateways subscribe as early as possible.
 		if users := conversation.Joiners(event); len(users) > 0 {
 			p.send(broker.JoinedSubject, &brokerv1.Joined{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), UserIds: users}, nil)
 		}
@@ -152,14 +153,14 @@ func (p *Publisher) Receipt(r *conversationv1.Receipt) {
 	p.metrics.Receipts.Inc()
 }
 
-// message is the common interface of the generated messages.
+// message is the interface that all generated messages have in common.
 type message interface {
 	SizeVT() int
 	MarshalToSizedBufferVT(buf []byte) (int, error)
 }
 
-// send publishes one message and reports whether it did. A failure is counted and not retried: while the
-// connection is lost nothing can be published, and once it is back the next session publishes the latest again.
+// send publishes one message and reports whether it succeeded. A failure is counted and not retried: while the connection
+// is lost, nothing can be published; when it is restored, the next session republishes the latest messages.
 func (p *Publisher) send(subject string, m message, header nats.Header) bool {
 	size := m.SizeVT()
 	if cap(p.scratch) < size {
@@ -178,7 +179,8 @@ func (p *Publisher) send(subject string, m message, header nats.Header) bool {
 	return err == nil
 }
 
-// ValidInbox reports whether an inbox can be part of a subject. It comes from the stream, so it is untrusted input.
+// ValidInbox reports whether an inbox can be part of a subject. The inbox comes from the stream, so it is untrusted
+// input.
 func ValidInbox(inbox string) bool {
 	if inbox == "" || len(inbox) > 200 || inbox[0] == '.' || inbox[len(inbox)-1] == '.' || strings.Contains(inbox, "..") {
 		return false

@@ -21,30 +21,30 @@ import (
 )
 
 const (
-	// KeptCommands is how many committed commands are kept in a stream even if a backup contains their outcome.
+	// KeptCommands is the number of committed commands that stay in a stream even if a backup contains their outcome.
 	KeptCommands = 10_000
-	// keptWithoutBackup is how long committed commands are kept if no backup was ever marked, by the stream's time.
+	// keptWithoutBackup is how long committed commands stay in a stream, by its time, if no backup was ever recorded.
 	keptWithoutBackup = time.Hour
-	// pressedFill is the fill above which committed commands are purged even if a restore might need them; relievedFill is the fill
-	// after that purge.
+	// pressedFill is the fill level above which committed commands are purged even if a restore might need them.
+	// relievedFill is the fill level after that purge.
 	pressedFill, relievedFill = 0.9, 0.75
-	// lookFill is the estimated fill at which a stream is inspected before the interval has passed.
+	// lookFill is the estimated fill level at which a stream is inspected early, before the interval has passed.
 	lookFill = 0.8
-	// leastBetweenLooks is the shortest interval between such inspections.
+	// leastBetweenLooks is the shortest interval between two early inspections.
 	leastBetweenLooks = 2 * time.Millisecond
-	// A stream filled to watchFill, or limited to watchBytes or less, is inspected every watchInterval: it could fill up while
-	// the store is unavailable and nothing is read.
+	// A stream filled to watchFill, or limited to watchBytes or less, is inspected every watchInterval: it could fill up
+	// while the store is unavailable and no message is read.
 	watchFill     = 0.5
 	watchBytes    = 64 << 20
 	watchInterval = time.Second
-	// entryOverhead is the approximate size of a message in a stream in addition to its payload.
+	// entryOverhead is the approximate size that a message needs in a stream in addition to its payload.
 	entryOverhead = 256
 	callTimeout   = 5 * time.Second
 	// complainInterval is the shortest interval between two logged alarms.
 	complainInterval = time.Minute
 )
 
-// extent is the content of a stream: its bounds and size.
+// extent describes the content of a stream: its bounds and size.
 type extent struct {
 	first, last     ids.Sequence
 	messages        uint64
@@ -58,13 +58,13 @@ func (x extent) fill() float64 {
 	return float64(x.bytes) / float64(x.maxBytes)
 }
 
-// purgeBelow returns the sequence below which a stream may be purged. pressed means that the stream is so full that this sequence
+// purgeBelow returns the sequence below which a stream may be purged. pressed means that the stream is so full that the sequence
 // is above the usual bound. The result is never above the watermark, so neither the message at the watermark nor an uncommitted
 // message is ever purged.
 //
 //	committed  is the watermark, in the inspected stream
-//	backup     is the watermark that the last backup contains; nil when none was ever marked
-//	recent     is the first sequence that is not older than keptWithoutBackup; only used when there is no backup
+//	backup     is the watermark that the last backup contains; nil if no backup was ever recorded
+//	recent     is the first sequence that is not older than keptWithoutBackup; only used if there is no backup
 //
 // A backup of another stream or epoch does not cover any message of this stream.
 func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1.Watermark, recent ids.Sequence) (bound ids.Sequence, pressed bool) {
@@ -96,7 +96,7 @@ type Config struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
 	Partition ids.Partition
-	// Interval is how often the stream is inspected if nothing happens.
+	// Interval is how often the stream is inspected if it does not seem nearly full.
 	Interval time.Duration
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -104,14 +104,15 @@ type Config struct {
 	Gauges   metrics.Gauges
 }
 
-// Purger purges committed commands from the stream of one partition, so that it does not fill up. It inspects the stream at an
-// interval, and at once when the stream seems to be nearly full. The commit loop calls Grow; Run has its own goroutine.
+// Purger purges committed commands from the stream of one partition, so that the stream does not fill up. It inspects the
+// stream at an interval, and at once when the stream seems nearly full. The commit loop calls Grow; Run has its own
+// goroutine.
 type Purger struct {
 	Config
 
-	// free is how many bytes may still be read before the stream is inspected.
+	// free is the number of bytes that may still be read before the stream is inspected.
 	free atomic.Int64
-	// mark is the watermark that the session knows to be committed.
+	// mark is the last watermark that the session knows to be committed.
 	mark    atomic.Pointer[historyv1.Watermark]
 	lookNow wake.Signal // has a token when the stream is to be inspected
 	// the fields below are used by Run only
@@ -126,7 +127,7 @@ func New(cfg Config) *Purger {
 	return p
 }
 
-// Grow reports that the stream contains more messages. It does not block.
+// Grow reports that messages were added to the stream. It does not block.
 func (p *Purger) Grow(entries []source.Message) {
 	var bytes int64
 	for i := range entries {
@@ -144,7 +145,7 @@ func (p *Purger) Begin(stored, backup *historyv1.Watermark) {
 	p.lookNow.Clear()
 }
 
-// Run works until ctx ends, for the stream with this identity.
+// Run works until ctx ends, on the stream with this identity.
 func (p *Purger) Run(ctx context.Context, identity string) {
 	asked := time.Now()
 	for {
@@ -163,7 +164,7 @@ func (p *Purger) Run(ctx context.Context, identity string) {
 	}
 }
 
-// nextLook returns the time until a stream is inspected again if nothing happens.
+// nextLook returns the time until the next regular inspection of a stream.
 func (p *Purger) nextLook(now extent) time.Duration {
 	if now.maxBytes > 0 && (now.maxBytes <= watchBytes || now.fill() >= watchFill) {
 		return min(watchInterval, p.Interval)
@@ -184,7 +185,8 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	return true
 }
 
-// askBackup reads the last backup. While the store does not answer, the previous one is used: its bound is lower.
+// askBackup reads the watermark of the last backup. While the store does not answer, the previous watermark is used. It
+// is lower, so less is purged.
 func (p *Purger) askBackup(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -194,7 +196,8 @@ func (p *Purger) askBackup(ctx context.Context) {
 	}
 }
 
-// purgeCommitted inspects the stream and purges what may be purged. It returns the extent of the stream before that.
+// purgeCommitted inspects the stream and purges the messages that may be purged. It returns the extent of the stream
+// before the purge.
 func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now extent, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -204,7 +207,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 	}
 	info := stream.CachedInfo()
 	if source.IdentityOf(info) != identity {
-		return now, nil // another stream: the next session detects it
+		return now, nil // this is another stream; the next session detects it
 	}
 	now = p.measure(info)
 	committed := p.mark.Load()
@@ -219,7 +222,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 	if bound <= now.first {
 		return now, nil
 	}
-	// The message at the watermark proves that this is the stream whose outcomes were committed.
+	// The message at the watermark proves that the outcomes of this stream were committed.
 	if lost, err := source.LostTail(ctx, stream, committed, now.first, now.last); err != nil || lost {
 		return now, err
 	}
@@ -239,7 +242,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 	return now, nil
 }
 
-// measure records how full the stream is, and how far back a restored database could catch up from it.
+// measure records how full the stream is, and from which time on a restored database could catch up from it.
 func (p *Purger) measure(info *jetstream.StreamInfo) extent {
 	now := extent{
 		first: ids.Sequence(info.State.FirstSeq), last: ids.Sequence(info.State.LastSeq), messages: info.State.Msgs,

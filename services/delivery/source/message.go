@@ -20,22 +20,24 @@ type Message struct {
 	TimeNs   int64 // the broker's time
 	// Command is nil when the payload cannot be decoded.
 	Command *brokerv1.Command
-	// Body is the command's body; empty if it cannot be decoded or does not have exactly one action: then the command is refused.
+	// Body is the command's body. It is empty if the body cannot be decoded or does not have exactly one action; then the
+	// command is refused.
 	Body *conversationv1.Body
-	// Needs are the messages that the command refers to; nil for most.
+	// Needs are the messages that the command refers to; nil for most commands.
 	Needs   []conversation.Need
 	Payload []byte
-	// Traceparent is the W3C trace context the message came with; empty for most.
+	// Traceparent is the W3C trace context in the message's header; empty for most messages.
 	Traceparent string
 	// TooNew means that this build cannot decide the command.
 	TooNew bool
 	// Overstated means that the command claims a level above the installation's.
 	Overstated bool
-	// Forged means that the command claims to come from an internal service, but was published as those of users are.
+	// Forged means that the command claims to come from an internal service, but was published on the subject for users'
+	// commands.
 	Forged bool
 }
 
-// noBody is the body of commands whose own cannot be decoded.
+// noBody is the body of commands whose body cannot be decoded.
 var noBody = &conversationv1.Body{}
 
 // FromStream decodes a message with its subject and headers.
@@ -46,11 +48,11 @@ func FromStream(sequence ids.Sequence, subject string, at time.Time, header nats
 	return e
 }
 
-// Decode decodes a message without headers. It also returns a payload that is not a command: it becomes a dead letter in its
-// turn.
+// Decode decodes a message without headers. If the payload is not a command, Decode also returns a message: it becomes a
+// dead letter when its turn comes.
 func Decode(sequence ids.Sequence, timeNs int64, payload []byte) Message {
 	e := Message{Sequence: sequence, TimeNs: timeNs, Payload: payload, Body: noBody}
-	// One allocation for both; they live equally long.
+	// One allocation for both values, which live equally long.
 	decoded := new(struct {
 		command brokerv1.Command
 		body    conversationv1.Body
@@ -77,7 +79,7 @@ func Decode(sequence ids.Sequence, timeNs int64, payload []byte) Message {
 // TimeMs returns the stream's time of the message, in Unix milliseconds.
 func (e *Message) TimeMs() int64 { return e.TimeNs / 1e6 }
 
-// Skew returns how much later than its admission the command entered the stream; 0 when it has no admission time.
+// Skew returns how much later than its admission the command entered the stream; 0 if it has no admission time.
 func (e *Message) Skew() time.Duration {
 	if e.Command.GetAdmittedMs() == 0 {
 		return 0
@@ -85,7 +87,7 @@ func (e *Message) Skew() time.Duration {
 	return time.Duration(e.TimeMs()-e.Command.GetAdmittedMs()) * time.Millisecond
 }
 
-// Late reports whether the command may no longer be carried out, because its gateway no longer waits for it.
+// Late reports whether the command must no longer be carried out, because its gateway no longer waits for the outcome.
 func (e *Message) Late() bool {
 	return e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs()
 }

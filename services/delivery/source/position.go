@@ -13,18 +13,18 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// IdentityOf returns the identity of a stream: a stream that was lost and created again has another one.
+// IdentityOf returns the identity of a stream. If a stream is lost and created again, the new stream has a new identity.
 func IdentityOf(info *jetstream.StreamInfo) string {
 	return strconv.FormatInt(info.Created.UnixNano(), 10)
 }
 
-// LostTail reports whether a stream, which holds the sequences first to last, no longer has the message at the watermark.
+// LostTail reports whether a stream has lost the message at the watermark. The stream holds the sequences first to last.
 func LostTail(ctx context.Context, stream jetstream.Stream, mark *historyv1.Watermark, first, last ids.Sequence) (bool, error) {
 	switch {
 	case ids.Sequence(mark.GetSequence()) > last:
 		return true, nil
 	case ids.Sequence(mark.GetSequence()) < first:
-		return false, nil // the message expired, or none was read yet: there is nothing to compare
+		return false, nil // the message expired, or no message was read yet: there is nothing to compare
 	}
 	message, err := stream.GetMsg(ctx, mark.GetSequence())
 	switch {
@@ -36,8 +36,8 @@ func LostTail(ctx context.Context, stream jetstream.Stream, mark *historyv1.Wate
 	return message.Time.UnixNano() != mark.GetTimeNs(), nil
 }
 
-// LastNotAfter returns the sequence of the last message from first to last that is not newer than a time, and first-1 when
-// all are newer. The times of a stream rise, so it is a binary search.
+// LastNotAfter returns the sequence of the last message from first to last that is not newer than a time; first-1 if all
+// are newer. The times of a stream rise, so it uses binary search.
 func LastNotAfter(ctx context.Context, stream jetstream.Stream, timeNs int64, first, last ids.Sequence) (ids.Sequence, error) {
 	var failed error
 	n := sort.Search(int(last+1-first), func(i int) bool {
@@ -47,7 +47,7 @@ func LastNotAfter(ctx context.Context, stream jetstream.Stream, timeNs int64, fi
 		message, err := stream.GetMsg(ctx, uint64(first+ids.Sequence(i)))
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
-			return false // a hole before the result does not matter here; one after it is found when it is read
+			return false // a hole before the result does not matter here; a hole after it is found when the stream is read
 		case err != nil:
 			failed = fmt.Errorf("get message %d: %w", first+ids.Sequence(i), err)
 			return true

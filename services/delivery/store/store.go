@@ -1,5 +1,5 @@
-// Package store is shared by the callers of the history service: it classifies errors by the reaction to them, waits between
-// tries, and repeats reads until they are answered.
+// Package store is shared by the callers of the history service. It classifies errors by the reaction to them, waits
+// between tries, and repeats reads until they are answered.
 package store
 
 import (
@@ -23,7 +23,7 @@ const BackoffCeiling = 2 * time.Second
 
 const backoffFloor = 50 * time.Millisecond
 
-// Backoff is exponential with full jitter, from backoffFloor to backoffCeiling.
+// Backoff is an exponential backoff with full jitter, from backoffFloor to backoffCeiling.
 type Backoff struct{ Tries int }
 
 // Next returns how long to wait before the next try.
@@ -38,10 +38,10 @@ type Fault int
 
 // The faults.
 const (
-	Unanswered     Fault = iota // try the same again; it may have been carried out
+	Unanswered     Fault = iota // try the same request again; it may have been carried out
 	WatermarkMoved              // the watermark is not the expected one
-	StateDiffers                // the state of a conversation in memory is wrong, or the store is older than what it is asked for
-	TooLarge                    // request less at once
+	StateDiffers                // the state of a conversation in memory is wrong, or the store is older than the requested data
+	TooLarge                    // request fewer items at once
 	Rejected                    // a part of the request cannot be carried out
 	Damaged                     // events are missing in the store; a retry does not help
 )
@@ -56,8 +56,8 @@ func FaultOf(err error) Fault {
 	case codes.ResourceExhausted:
 		return TooLarge
 	case codes.InvalidArgument:
-		// Only errors that the history service itself returns for a request. Internal, Unimplemented and the like also come from
-		// proxies and half-finished rollouts; such errors must never lose a command.
+		// Only errors that the history service itself returns for a request. Internal, Unimplemented and similar codes
+		// also come from proxies and incomplete rollouts; such errors must never lose a command.
 		return Rejected
 	case codes.DataLoss:
 		return Damaged
@@ -66,14 +66,14 @@ func FaultOf(err error) Fault {
 	}
 }
 
-// Lasting reports whether a fault does not heal by itself once everything was loaded again.
+// Lasting reports whether a fault persists after all state was loaded again.
 func (f Fault) Lasting() bool { return f != Unanswered && f != WatermarkMoved }
 
 // Host is the worker on whose behalf reads are made.
 type Host interface {
-	// Stopped reports whether the work is to end.
+	// Stopped reports whether the work must end.
 	Stopped() bool
-	// Sleep waits for d, or until the end of the work.
+	// Sleep waits for d, or until the work must end.
 	Sleep(d time.Duration)
 	// LookAtStream updates the lag while nothing can be committed.
 	LookAtStream(ctx context.Context)
@@ -83,7 +83,7 @@ type Host interface {
 	Calm()
 }
 
-// Reads are calls to the store that are repeated until they are answered. All fields are required.
+// Reads makes calls to the store and repeats them until they are answered. All fields are required.
 type Reads struct {
 	Host Host
 	// Timeout is the time limit of one call.
@@ -93,8 +93,8 @@ type Reads struct {
 	Log     *slog.Logger
 }
 
-// Ask makes a read call to the store and repeats it until it is answered or the work is stopped. If the answer for a list is too
-// large, each half is requested. A fault that does not heal by itself raises the alarm with each try.
+// Ask makes a read call to the store and repeats it until it is answered or the work is stopped. If the answer for a list
+// is too large, Ask requests each half separately. A lasting fault raises the alarm with each try.
 func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func(ctx context.Context, items []T) error) error {
 	var pause Backoff
 	var alarmed bool

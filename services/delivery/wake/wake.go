@@ -1,4 +1,4 @@
-// Package wake contains a signal that wakes a goroutine: several raises before it is received count as one.
+// Package wake contains a signal that wakes a goroutine. Several raises before the signal is received count as one.
 package wake
 
 // Signal is a channel that holds at most one token. Its receiver waits with <-.

@@ -1,5 +1,5 @@
-// Command runnel-delivery runs one delivery worker against a NATS cluster and the history service. Any number may run;
-// they share the partitions.
+// Command runnel-delivery runs one delivery worker against a NATS cluster and the history service. Any number of workers
+// may run; they share the partitions.
 package main
 
 import (

@@ -1,5 +1,6 @@
-// Package session commits batches to a store in memory as a session of a partition does, without a stream and without failures.
-// Tests of single packages use it to reach a state; it imports those packages, so their tests that use it are external.
+// Package session commits batches to a store in memory in the same way as a session of a partition, without a stream and
+// without failures. Tests of single packages use it to reach a state. It imports those packages, so their tests that use
+// it are in external test packages.
 package session
 
 import (
@@ -22,7 +23,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Session does with a store what a session of a partition does: load, plan, look up, append, learn of duplicates, again.
+// Session performs the steps of a partition's session with a store: load, plan, look up, append, learn of duplicates,
+// repeat.
 type Session struct {
 	Store    *deliverytest.History
 	Planner  plan.Planner
@@ -33,7 +35,7 @@ type Session struct {
 	Replans  int
 }
 
-// New makes a session with an empty store; limit bounds the refusals in memory.
+// New makes a session with an empty store. At most limit refusals are kept in memory.
 func New(limit int) *Session {
 	s := &Session{
 		Store: deliverytest.NewHistory(1), Planner: plan.Planner{Partition: 0, Partitions: 1, Apply: conversation.Apply}, limit: limit, Mark: &historyv1.Watermark{},
@@ -42,19 +44,19 @@ func New(limit int) *Session {
 	return s
 }
 
-// Restart forgets everything in memory, as a new owner, and loads the refusals from the store.
+// Restart discards all state in memory, like a new owner, and loads the refusals from the store.
 func (s *Session) Restart() {
 	s.Cache, s.Refusals = cache.New(1000), dedupe.NewRefusals(s.limit)
 	remembered, _ := s.Store.ListRefusals(context.Background(), &historyv1.ListRefusalsRequest{Limit: 1000})
 	s.Refusals.Load(remembered.GetRefusals(), s.Mark.GetTimeNs()/1e6)
 }
 
-// World is what the planner reads.
+// World returns the state that the planner reads.
 func (s *Session) World() plan.World {
 	return plan.World{State: s.Cache.State, Facts: s.Cache.Facts, Refusals: s.Refusals}
 }
 
-// Load loads what a batch needs.
+// Load loads the data that a batch needs.
 func (s *Session) Load(t rapid.TB, batch []source.Message) {
 	wanted := map[ids.Conversation]struct{}{}
 	for i := range batch {
@@ -80,7 +82,7 @@ func (s *Session) Load(t rapid.TB, batch []source.Message) {
 	s.Cache.AddFacts(needs, facts.GetFacts())
 }
 
-// Do commits messages and returns their outcomes; nil for one that is no command.
+// Do commits messages and returns their outcomes; nil for a message that is not a command.
 func (s *Session) Do(t rapid.TB, batch []source.Message) []*conversationv1.Outcome {
 	var outcomes []*conversationv1.Outcome
 	for len(batch) > 0 {
@@ -139,7 +141,7 @@ func (s *Session) commit(t rapid.TB, batch []source.Message) []*conversationv1.O
 	}
 }
 
-// Cursors are the cursors of the members of a conversation.
+// Cursors returns the cursors of the members of a conversation.
 func (s *Session) Cursors(id ids.Conversation) map[ids.User]cursor.Position {
 	all := map[ids.User]cursor.Position{}
 	for _, c := range s.Cache.Cursors(id) {

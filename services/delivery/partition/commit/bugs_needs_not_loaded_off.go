@@ -2,5 +2,6 @@
 
 package commit
 
-// BugNeedsNotLoaded is a planted bug. The planner's tests take it into account, so that only the torture run detects it.
+// BugNeedsNotLoaded is a planted bug, switched off in this build. The planner's tests expect it, so that only the torture
+// run detects it.
 const BugNeedsNotLoaded = false

@@ -1,5 +1,6 @@
 // Package commit commits batches of commands: it loads the data they need, plans, appends to the store, and publishes the
-// results. If the store rejects a batch, the batch is halved until only the rejected command remains; that becomes a dead letter.
+// results. If the store rejects a batch, the batch is halved until only the rejected command remains. This command
+// becomes a dead letter.
 package commit
 
 import (
@@ -32,13 +33,13 @@ var (
 	ErrUncertain  = errors.New("it is not known whether the last append was committed")
 )
 
-// Host is the partition worker, as the committer needs it.
+// Host is the part of the partition worker that the committer uses.
 type Host interface {
 	store.Host
 
 	// SetPosition sets the watermark and the last sequence of the stream.
 	SetPosition(watermark, last ids.Sequence)
-	// Committed sets the watermark that the store acknowledged. It is not changed afterwards.
+	// Committed sets the watermark that the store acknowledged. The watermark is not changed afterwards.
 	Committed(mark *historyv1.Watermark)
 }
 
@@ -72,11 +73,11 @@ type Committer struct {
 	Identity string               // identity of the stream
 	position ids.Sequence         // the last sequence whose outcome is committed
 	last     ids.Sequence         // the stream's last sequence, as last reported
-	// beginEpoch means that the first append begins an epoch.
+	// beginEpoch means that the first append begins a new epoch.
 	beginEpoch bool
 }
 
-// New makes a committer that continues from a place.
+// New makes a committer that continues from a place in the stream.
 func New(cfg Config, at *takeover.Place) *Committer {
 	return &Committer{Config: cfg, expected: at.Stored, Identity: at.Identity, position: at.Sequence, beginEpoch: at.BeginEpoch}
 }
@@ -94,8 +95,9 @@ func (c *Committer) HeardLast(last ids.Sequence) {
 	c.Host.SetPosition(c.position, c.last)
 }
 
-// Commit commits a batch and publishes the results. When it returns nil the watermark is at the last entry. The store may reject
-// a batch tries times; then the batch is halved until only the rejected command remains, which becomes a dead letter.
+// Commit commits a batch and publishes the results. If it returns nil, the watermark is at the last entry. The store may
+// reject a batch tries times. Then the batch is halved until only the rejected command remains, which becomes a dead
+// letter.
 func (c *Committer) Commit(ctx context.Context, entries []source.Message, tries int) error {
 	tracing, spans := flight.TraceBatch(ctx, c.Tracer, c.Partition, c.Stream, entries)
 	committed, err := c.tryCommit(tracing, entries, tries, spans)
@@ -126,7 +128,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 	}
 	known := dedupe.NewFacts()
 	var pause store.Backoff
-	var uncertain bool // an append was sent and its answer is missing
+	var uncertain bool // an append was sent and not answered
 	for {
 		batch, err := c.planFor(ctx, entries, known)
 		if err != nil {
@@ -160,7 +162,8 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 		}
 		switch kind {
 		case store.WatermarkMoved:
-			// The answer to an append may be lost although it was committed: then this worker moved the watermark itself.
+			// If the answer to an append is lost, the append may be committed: then this worker itself moved the
+			// watermark.
 			if uncertain {
 				return false, fmt.Errorf("%w: %w", ErrUncertain, err)
 			}
@@ -209,8 +212,8 @@ func (c *Committer) acknowledged(mark *historyv1.Watermark, epoch ids.Epoch) {
 	c.Host.Committed(mark)
 }
 
-// poisonCommand marks a command as a dead letter. If the store rejects the dead letter too, the command is not the cause: the
-// partition stops with an alarm until the store accepts it.
+// poisonCommand marks a command as a dead letter. If the store also rejects the dead letter, the command is not the
+// cause: the partition stops with an alarm until the store accepts it.
 func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err error) {
 	if _, already := known.Poisoned[e.Sequence]; already {
 		c.Host.Alarm(fmt.Errorf("the store accepts neither message %d nor its dead letter: %w", e.Sequence, err))
@@ -219,7 +222,7 @@ func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err er
 	known.Poisoned[e.Sequence] = "the store rejects it: " + err.Error()
 }
 
-// erasureFactor is how much longer an append that erases may take: it may affect all events of a conversation.
+// erasureFactor multiplies the time limit of an append that erases: it may affect all events of a conversation.
 const erasureFactor = 24
 
 // appendOnce calls the store once.
@@ -236,7 +239,7 @@ func (c *Committer) appendOnce(ctx context.Context, request *historyv1.AppendReq
 	return answer, err
 }
 
-// planFor plans the batch, after it has looked up the unconfirmed commands in the store.
+// planFor plans the batch. Before, it looks up the commands in the store that may have been committed earlier.
 func (c *Committer) planFor(ctx context.Context, entries []source.Message, known *dedupe.Facts) (*plan.Plan, error) {
 	for {
 		batch := c.Planner.Make(entries, known, plan.World{State: c.Cache.State, Facts: c.Cache.Facts, Refusals: c.Refusals})

@@ -12,7 +12,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/store"
 )
 
-// loadFacts loads the facts that the commands of a batch refer to. Their conversations are in memory already.
+// loadFacts loads the facts about messages that the commands of a batch refer to. The conversations must already be in
+// memory.
 func (c *Committer) loadFacts(ctx context.Context, entries []source.Message) error {
 	needs := c.Cache.UnknownNeeds(entries)
 	if len(needs) == 0 || BugNeedsNotLoaded {
@@ -28,7 +29,7 @@ func (c *Committer) loadFacts(ctx context.Context, entries []source.Message) err
 	return nil
 }
 
-// askFacts calls the store once. Every seq up to the head is an event, so the store must know all of them.
+// askFacts calls the store once. Every seq up to the head belongs to an event, so the store must know all of them.
 func (c *Committer) askFacts(ctx context.Context, needs []cache.Need) error {
 	request := &historyv1.GetFactsRequest{Needs: make([]*historyv1.Need, len(needs))}
 	for i, n := range needs {

@@ -15,7 +15,7 @@ import (
 func (c *Committer) loadFor(ctx context.Context, entries []source.Message) error {
 	wanted := make(map[ids.Conversation]struct{}, min(len(entries), 64))
 	for i := range entries {
-		// Ids that no conversation can have are refused without a state, and the store would refuse the lookup.
+		// An id that no conversation can have is refused without a state, and the store would refuse its lookup.
 		if key := source.KeyOf(entries[i].Command); key.Committable() {
 			wanted[key.Conversation] = struct{}{}
 		}
@@ -37,7 +37,7 @@ func (c *Committer) LoadConversations(ctx context.Context, ids []string) error {
 	})
 }
 
-// find returns the events of those commands that were committed.
+// find returns the events of the commands that were committed.
 func (c *Committer) find(ctx context.Context, keys []source.CommandKey) ([]*conversationv1.Event, error) {
 	var found []*conversationv1.Event
 	err := store.Ask(ctx, c.reads(), "first outcomes", keys, func(ctx context.Context, keys []source.CommandKey) error {

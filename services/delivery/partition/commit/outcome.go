@@ -45,7 +45,8 @@ func countResults(m *metrics.Metrics, results []plan.Result) {
 	m.Unremembered.Add(float64(unremembered))
 }
 
-// observeCommitTimes observes how long the commands of a batch took until they were committed. The broker's clock may be ahead of ours.
+// observeCommitTimes observes how long each command of a batch took from the stream to its commit. The broker's clock may
+// be ahead of this worker's.
 func observeCommitTimes(m *metrics.Metrics, entries []source.Message, committed time.Time) {
 	now := committed.UnixNano()
 	for i := range entries {

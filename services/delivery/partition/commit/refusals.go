@@ -9,8 +9,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// LoadRefusals loads the refusals that previous workers stored. Without them a refused command could succeed later, so the
-// partition waits for all of them.
+// LoadRefusals loads the refusals that previous workers stored. Without them a refused command could be committed later,
+// so the partition waits until all are loaded.
 func (c *Committer) LoadRefusals(ctx context.Context, nowMs int64) error {
 	request := &historyv1.ListRefusalsRequest{Partition: uint32(c.Partition), Limit: rpc.MaxItems}
 	var all []*historyv1.Refusal

@@ -13,8 +13,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Republish publishes again the outcomes of commands that were committed before the takeover: the previous worker may have
-// died between the commit and the publishing. Remembered refusals are published as well.
+// Republish republishes the outcomes of commands that were committed before the takeover: the previous worker may have
+// died between the commit and the publishing. It also publishes remembered refusals.
 func (c *Committer) Republish(ctx context.Context, entries []source.Message) error {
 	keys := make([]source.CommandKey, 0, len(entries))
 	seen := make(map[source.CommandKey]struct{}, len(entries))
@@ -46,7 +46,7 @@ func (c *Committer) Republish(ctx context.Context, entries []source.Message) err
 		var v plan.Result
 		if first := firsts[source.KeyOf(command)]; first != nil {
 			v.SetRepeated(first, command, false)
-			// An event has the time of the message that caused it.
+			// An event has the time of the message that caused it. With another time, the outcome is a repeat.
 			v.Repeated = v.Repeated && first.GetTimeMs() != entries[i].TimeMs()
 		} else if known := c.Refusals.Find(source.KeyOf(command), command.GetAttempt(), entries[i].TimeMs()); known != nil && !known.Stale(entries[i].TimeMs()) {
 			v.Refusal = known.Err

@@ -17,13 +17,13 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Plan describes the effects of committing a batch of commands. It is valid only for the world for which it was made; the plan
-// itself changes nothing.
+// Plan describes the effects of committing a batch of commands. It is valid only for the world for which it was made.
+// Making a plan changes nothing.
 type Plan struct {
 	// Results are in the order of the messages.
 	Results []Result
-	// Events are the new events in stream order. Causes[i] is the index of the message that made Events[i], Sequences[i] is its
-	// sequence in the stream.
+	// Events are the new events in stream order. Causes[i] is the index of the message that caused Events[i].
+	// Sequences[i] is the sequence of that message in the stream.
 	Events    []*conversationv1.Event
 	Causes    []int
 	Sequences []uint64
@@ -32,14 +32,14 @@ type Plan struct {
 	// Letters are the dead letters. Refusals are the commands that are answered with an error and must not succeed later.
 	Letters  []*historyv1.DeadLetter
 	Refusals []*historyv1.Refusal
-	// States are the states of the conversations that change, as they are after the batch.
+	// States contains the states after the batch of all conversations that change.
 	States map[ids.Conversation]*conversation.State
-	// Facts are the facts of conversations in which commands of the batch refer to messages; they take precedence over
-	// those in memory.
+	// Facts contains the facts of the conversations in which commands of the batch refer to messages. They take
+	// precedence over the facts in memory.
 	Facts map[ids.Conversation]*conversation.Facts
 }
 
-// World is the committed state that a planner reads, as far as it is in memory.
+// World is the committed state in memory that a planner reads.
 type World struct {
 	State    func(id ids.Conversation) *conversation.State
 	Facts    func(id ids.Conversation) *conversation.Facts
@@ -52,17 +52,17 @@ type World struct {
 //
 //	committed before      the first outcome again, or a conflict if the body differs
 //	refusal remembered    for this attempt or a higher one: that refusal
-//	too late              by the stream's time: unknown. That is not a refusal, and it is not remembered
-//	otherwise             it is carried out, refused, or becomes a dead letter; the last two are remembered
+//	too late              by the stream's time: unknown, which is not a refusal and is not remembered
+//	otherwise             it is carried out, refused, or becomes a dead letter; refusals and dead letters are remembered
 //
-// The log and the answers do not depend on how commands are split into batches: they equal those of the commands one by one.
+// The log and the answers do not depend on how commands are split into batches: one command per batch gives the same log and answers.
 type Planner struct {
 	Partition  ids.Partition
 	Partitions int
 	Apply      func(*conversation.State, *conversation.Facts, *brokerv1.Command, *conversationv1.Body, int64) (conversation.Result, *conversationv1.Error)
 }
 
-// draft is a plan that is being made.
+// draft is a plan while it is being made.
 type draft struct {
 	*Planner
 	*Plan
@@ -70,13 +70,13 @@ type draft struct {
 	world World
 	known *dedupe.Facts
 	made  map[source.CommandKey]*conversationv1.Event
-	// refused are the refusals of this batch, by command; nil while there are none.
+	// refused contains the refusals of this batch, by command; nil if there are none.
 	refused map[source.CommandKey]*dedupe.Refusal
-	// erased are the erasures of this batch, by conversation; nil while there are none.
+	// erased contains the erasures of this batch, by conversation; nil if there are none.
 	erased map[ids.Conversation][]*historyv1.EraseEvents
 }
 
-// Make makes the plan of a batch. known are the dedupe facts that earlier attempts of the batch have found.
+// Make makes the plan of a batch. known are the dedupe facts found by earlier tries of the batch.
 func (p *Planner) Make(messages []source.Message, known *dedupe.Facts, w World) *Plan {
 	d := &draft{
 		Planner: p, world: w, known: known,
@@ -96,8 +96,8 @@ func (p *Planner) Make(messages []source.Message, known *dedupe.Facts, w World) 
 	return d.Plan
 }
 
-// layers are Facts on top of those in memory, for each conversation in which a command refers to a message. A batch without
-// such commands has none, so that a plain message costs nothing.
+// layers returns new Facts over the facts in memory, for each conversation in which a command refers to a message. A
+// batch without such commands gets none, so a plain message costs nothing.
 func layers(messages []source.Message, base func(id ids.Conversation) *conversation.Facts) map[ids.Conversation]*conversation.Facts {
 	var facts map[ids.Conversation]*conversation.Facts
 	for i := range messages {
@@ -176,7 +176,7 @@ func (d *draft) addDeadLetter(e *source.Message, v *Result) {
 	d.Letters = append(d.Letters, &historyv1.DeadLetter{Sequence: uint64(e.Sequence), Reason: v.DeadReason, Payload: e.Payload})
 }
 
-// remembered returns the refusal that applies to a command; nil for none.
+// remembered returns the refusal that applies to a command; nil if none does.
 func (d *draft) remembered(key source.CommandKey, e *source.Message) *dedupe.Refusal {
 	if known := d.refused[key]; known != nil && known.Answers(e.Command.GetAttempt(), e.TimeMs()) {
 		return known
@@ -184,8 +184,8 @@ func (d *draft) remembered(key source.CommandKey, e *source.Message) *dedupe.Ref
 	return d.world.Refusals.Find(key, e.Command.GetAttempt(), e.TimeMs())
 }
 
-// remember stores a refusal with the batch. If there is no room for it, the command's outcome stays unknown, because a later copy
-// might still be committed. A command that can never be committed need not be remembered.
+// remember stores a refusal with the batch. If there is no room for the refusal, the command's outcome stays unknown,
+// because a later copy might still be committed. A refusal of a command that can never be committed need not be stored.
 func (d *draft) remember(r *dedupe.Refusal, v *Result) {
 	if !r.Key.Committable() {
 		return
@@ -200,8 +200,8 @@ func (d *draft) remember(r *dedupe.Refusal, v *Result) {
 	d.Refusals = append(d.Refusals, r.Proto())
 }
 
-// carryOut applies one command. By contract Apply never fails with a panic; if it does, one command must not stop a partition.
-// Apply is pure, so a retry is useless.
+// carryOut applies one command. Apply must not panic. If it panics anyway, the command becomes a dead letter, so that one
+// command cannot stop a partition. Apply is pure, so a retry would panic again.
 func (d *draft) carryOut(i int, key source.CommandKey, e *source.Message, v *Result) {
 	before, changed := d.States[key.Conversation]
 	if !changed {
@@ -238,7 +238,7 @@ func (d *draft) carryOut(i int, key source.CommandKey, e *source.Message, v *Res
 	d.made[key] = result.Event
 }
 
-// erases reports whether a command of this batch erases an event.
+// erases reports whether a command of this batch erases the event.
 func (d *draft) erases(event *conversationv1.Event) bool {
 	for _, erased := range d.erased[ids.Conversation(event.GetConversationId())] {
 		if conversation.Covers(erased, event) {
@@ -258,13 +258,15 @@ func (d *draft) applied(before *conversation.State, facts *conversation.Facts, e
 	return result, refusal, nil
 }
 
-// Unconfirmed returns the commands without an event that have not been looked up in the store. A retry of a committed create,
-// leave or add seems to be refused because of the state that it led to itself, and "committed before" takes precedence.
+// Unconfirmed returns the commands without an event that were not yet looked up in the store. They may have been
+// committed before: for example, the retry of a committed create, leave or add is refused because of the state that its
+// first copy produced. The first outcome takes precedence over this refusal.
 func (p *Plan) Unconfirmed(messages []source.Message, known *dedupe.Facts) []source.CommandKey {
 	var keys []source.CommandKey
 	for i := range p.Results {
 		v := &p.Results[i]
-		// A repeated erasure must be detected before the append: otherwise the store's ledger would note that it erases up to here.
+		// A repeated erasure must be detected before the append: otherwise the store's ledger would record that it erases
+		// all events up to the present head.
 		if v.Misplaced || (v.Event != nil && (v.Repeated || !conversation.IsErasure(messages[i].Body))) {
 			continue
 		}
@@ -278,8 +280,9 @@ func (p *Plan) Unconfirmed(messages []source.Message, known *dedupe.Facts) []sou
 	return keys
 }
 
-// Cut returns where a batch must end at the latest: after the first command that erases content, because only the store knows
-// what that erasure covers, or before the first command that this build cannot decide.
+// Cut returns the index at which a batch must end at the latest. A batch ends after the first command that erases
+// content, because only the store knows which events it erases. It ends before the first command that this build cannot
+// decide.
 func Cut(messages []source.Message) int {
 	for i := range messages {
 		switch e := &messages[i]; {

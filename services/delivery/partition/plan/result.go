@@ -10,18 +10,19 @@ import (
 // Result is the result of one command. Exactly one of event, refusal, dead and late is set.
 type Result struct {
 	Event    *conversationv1.Event
-	Repeated bool // event was committed before this command
+	Repeated bool // the event was committed before this command
 	Refusal  *conversationv1.Error
-	// Remembered means that the refusal is that of an earlier copy.
+	// Remembered means that the refusal is the one of an earlier copy.
 	Remembered bool
 	DeadReason string // the reason why the command becomes a dead letter
-	Misplaced  bool   // a dead letter that is not a command of this partition
-	Late       bool   // too late to be carried out
-	// Unremembered means that there was no room to remember the refusal or the dead letter: the command is not answered with either.
+	Misplaced  bool   // a dead letter for a message that is not a command of this partition
+	Late       bool   // the command came too late to be carried out
+	// Unremembered means that there was no room to remember the refusal or the dead letter. Then the command is answered
+	// with ErrUnknown.
 	Unremembered bool
 }
 
-// SetRepeated answers a command with the outcome that its first copy had. There is no conflict with an erased body.
+// SetRepeated answers a command with the outcome of its first copy. If the first body is erased, there is no conflict.
 func (v *Result) SetRepeated(first *conversationv1.Event, command *brokerv1.Command, erased bool) {
 	if !erased && conversation.Conflicts(first, command) {
 		v.Refusal = &conversationv1.Error{

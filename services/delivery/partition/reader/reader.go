@@ -16,11 +16,12 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// errGap means that the broker skipped a sequence. The next session finds out whether the message was lost or only not delivered.
+// errGap means that the broker skipped a sequence. The next session finds out whether the message was lost or just not
+// delivered.
 var errGap = errors.New("the broker skipped messages")
 
-// Queue is the bounded queue between the reader of a stream and the commit loop: it collects the next batch while one is being
-// appended. It holds one batch; when it is full the reader waits, and the broker stops sending.
+// Queue is the bounded queue between the reader of a stream and the commit loop. While a batch is being appended, the
+// queue collects the next batch. It holds one batch. If it is full, the reader waits, and the broker stops sending.
 type Queue struct {
 	maxEntries, maxBytes int
 	depth                prometheus.Gauge
@@ -31,7 +32,7 @@ type Queue struct {
 	pending uint64 // messages in the stream after the last entry
 	err     error
 
-	Ready wake.Signal // has a token when there are entries or err
+	Ready wake.Signal // has a token when there are entries or an error
 	freed wake.Signal // has a token when entries were removed
 }
 
@@ -62,7 +63,7 @@ func (q *Queue) put(ctx context.Context, e source.Message, pending uint64) bool 
 	}
 }
 
-// fail ends the queue, with the reason why there will be no more messages.
+// fail ends the queue; err is the reason why no more messages come.
 func (q *Queue) fail(err error) {
 	q.mu.Lock()
 	if q.err == nil {
@@ -89,8 +90,8 @@ func (q *Queue) TakeAll(spare []source.Message) (entries []source.Message, pendi
 	return entries, q.pending, nil
 }
 
-// Settings of the consumers that read the streams. Missed heartbeats end the session, so a request that the broker has forgotten
-// is detected after two of them.
+// Settings of the consumers that read the streams. Missed heartbeats end the session: if the broker has forgotten a
+// request, two missed heartbeats reveal it.
 const (
 	readHeartbeat = time.Second
 	readExpiry    = 10 * time.Second
@@ -104,8 +105,8 @@ const (
 type reader struct {
 	queue *Queue
 	next  ids.Sequence // the next expected sequence
-	// strict is the first sequence from which on no message may be missing. The messages below it were committed long ago and are
-	// read only so that their outcomes are published again.
+	// strict is the first sequence from which no message may be missing. The messages below it were committed long ago
+	// and are read only to republish their outcomes.
 	strict ids.Sequence
 	broken bool // a gap was found; no later message is accepted
 }
@@ -117,7 +118,7 @@ func Start(ctx context.Context, js jetstream.JetStream, stream string, from, str
 		Description:       "Runnel: the worker of this partition",
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       uint64(from),
-		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position, so the broker need not track it
+		AckPolicy:         jetstream.AckNonePolicy, // the watermark records the position, so the broker need not track it
 		MemoryStorage:     true,
 		Replicas:          1,
 		InactiveThreshold: consumerIdle,
@@ -143,7 +144,7 @@ func Start(ctx context.Context, js jetstream.JetStream, stream string, from, str
 		cancel()
 		consuming.Stop()
 		<-consuming.Closed()
-		// The broker soon removes the consumer by itself; this call only does it earlier, so it may fail.
+		// The broker soon removes the consumer by itself. This call only removes it earlier, so its error is ignored.
 		tidy, done := context.WithTimeout(context.WithoutCancel(ctx), consumerGrace)
 		defer done()
 		_ = js.DeleteConsumer(tidy, stream, consumer.CachedInfo().Name)

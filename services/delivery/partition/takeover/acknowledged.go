@@ -6,8 +6,9 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Acknowledged is the last watermark of a partition that the store acknowledged to this worker. It outlives the work on the
-// partition: a store that later has an older one was restored, or is a replica that was behind. It is safe for concurrent use.
+// Acknowledged is the last watermark of a partition that the store acknowledged to this worker. It is kept after the work
+// on the partition ends. If the store later has an older watermark, the store was restored, or is a replica that was
+// behind. Acknowledged is safe for concurrent use.
 type Acknowledged struct {
 	mu   sync.Mutex
 	mark *historyv1.Watermark
@@ -26,7 +27,7 @@ func (a *Acknowledged) Set(mark *historyv1.Watermark) {
 	a.mark = mark
 }
 
-// Before reports whether a watermark is before another one. Within a partition positions only rise.
+// Before reports whether a watermark is before another one. Within a partition, positions only rise.
 func Before(a, b *historyv1.Watermark) bool {
 	if a.GetEpoch() != b.GetEpoch() {
 		return a.GetEpoch() < b.GetEpoch()

@@ -1,4 +1,5 @@
-// Package takeover finds where the work on a partition continues, by comparing the watermark in the store with the stream.
+// Package takeover finds the place in the stream where the work on a partition continues. It compares the watermark in
+// the store with the stream.
 package takeover
 
 import (
@@ -18,30 +19,31 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// ErrHole means that a stream lacks messages that were not committed. To continue would lose them silently, so the partition
+// ErrHole means that uncommitted messages are missing in a stream. Continuing would lose them silently, so the partition
 // stops until an operator acts: another replica may still have the messages.
 var ErrHole = errors.New("the stream has a hole")
 
-// Place is where the work on a partition begins: after the last message whose outcome counts as committed.
+// Place is the place in the stream where the work on a partition begins: after the last message whose outcome counts as
+// committed.
 type Place struct {
-	// Stored is the watermark in the store, which the first append must find there.
+	// Stored is the watermark in the store. The first append must state it.
 	Stored *historyv1.Watermark
-	// Identity is the identity of the current stream; sequence is the last one whose outcome counts as committed.
+	// Identity is the identity of the current stream. Sequence is the last sequence whose outcome counts as committed.
 	Identity string
 	Sequence ids.Sequence
-	// BeginEpoch means that positions up to here may be used again: the first append begins an epoch.
+	// BeginEpoch means that positions up to this place may be used again. Therefore the first append begins a new epoch.
 	BeginEpoch bool
-	// Checked means that messages up to sequence count as committed by their time alone, so the admission times of their commands
-	// must agree.
+	// Checked means that messages up to Sequence count as committed only because of their stream time. Therefore the
+	// admission times of their commands must be checked.
 	Checked bool
 	// From is the sequence at which to start reading.
 	From ids.Sequence
-	// first and last are the bounds of the stream.
+	// First and Last are the bounds of the stream.
 	first, Last ids.Sequence
-	// Opening is the message after sequence; nil if it does not exist yet. It is read separately, because its absence distinguishes
-	// a hole from messages that were merely not delivered.
+	// Opening is the message after Sequence; nil if it does not exist yet. It is read separately: if it is missing, there
+	// is a hole; if it exists, it was just not delivered.
 	Opening *source.Message
-	// Backup is the watermark that the last backup contains; nil if no backup was ever marked.
+	// Backup is the watermark that the last backup contains; nil if no backup was ever recorded.
 	Backup *historyv1.Watermark
 }
 
@@ -57,7 +59,7 @@ type Finder struct {
 	Acknowledged *Acknowledged
 	// Located receives the place and the end of the stream, even if a hole follows.
 	Located func(sequence, last ids.Sequence)
-	// JudgeNewer decides about a message of a newer version; see source.Message.TooNew.
+	// JudgeNewer handles a message of a newer version; see source.Message.TooNew.
 	JudgeNewer func(ctx context.Context, e *source.Message) error
 	Log        *slog.Logger
 	Metrics    *metrics.Metrics
@@ -126,7 +128,7 @@ func (f *Finder) Find(ctx context.Context) (*Place, error) {
 	return at, nil
 }
 
-// hole returns the error for a hole after the place: which messages are missing, and what to do about it.
+// hole returns the error for a hole after the place. It states which messages are missing and what the operator can do.
 func (f *Finder) hole(ctx context.Context, stream jetstream.Stream, at *Place) error {
 	through := at.Last
 	if next, err := stream.GetMsg(ctx, uint64(at.Sequence+1), jetstream.WithGetMsgSubject(">")); err == nil {
@@ -154,7 +156,7 @@ func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place)
 			return err
 		}
 		if at.Sequence < at.first {
-			at.Sequence = 0 // no message in it is old; a missing message before its first one is a hole
+			at.Sequence = 0 // all messages in the stream are new; a missing message before the first one is a hole
 		}
 		f.Metrics.Replaced.Inc()
 		f.Log.Error("the stream was lost and created again; committed messages are safe, clients send the accepted ones again",
@@ -192,7 +194,8 @@ func (f *Finder) stream(ctx context.Context) (jetstream.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inspect stream %s: %w", broker.StreamName(f.Partition), err)
 	}
-	// Streams of earlier versions have no subject for commands of internal services. Their messages stay as they are.
+	// Streams of earlier versions have no subject for commands of internal services. Add it; their messages stay
+	// unchanged.
 	if config := stream.CachedInfo().Config; !slices.Contains(config.Subjects, broker.ServerSubject(f.Partition)) {
 		config.Subjects = append(slices.Clone(config.Subjects), broker.ServerSubject(f.Partition))
 		if stream, err = f.JS.UpdateStream(ctx, config); err != nil {
