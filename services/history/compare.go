@@ -9,7 +9,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// CompareMemberships returns the users whose memberships are not as the caller knows them.
+// CompareMemberships returns the users whose memberships differ from those that the caller knows.
 func (s *Server) CompareMemberships(ctx context.Context, request *historyv1.CompareMembershipsRequest) (*historyv1.CompareMembershipsResponse, error) {
 	return do(ctx, s, s.metrics.compareMemberships, checkCompareMemberships(request), func(ctx context.Context) (*historyv1.CompareMembershipsResponse, error) {
 		return s.store.CompareMemberships(ctx, request)

@@ -1,12 +1,12 @@
 // Package history is the history service: the gRPC server in front of the store. It validates requests, measures calls, and
 // translates the store's errors into gRPC codes; it does nothing else.
 //
-// It knows neither NATS nor client connections, and decides nothing about conversations: delivery has ordered and permitted
+// It does not use NATS or client connections, and decides nothing about conversations: delivery has ordered and permitted
 // the events of an Append, and each event carries its changes of other rows as effects. Neighbours: package store contains
 // the interfaces of the database and their two implementations, package ledger the record of erasures, package rebuild the
 // rebuilding of views.
 //
-//	server.go            the log: the calls that delivery and gateways make all the time
+//	server.go            the log: the frequent calls of delivery and gateways
 //	views.go             facts, current messages, refusals
 //	feed.go              the feed and its cursors
 //	installation.go      the protocol level and backup marks

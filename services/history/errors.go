@@ -13,9 +13,9 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// refuse translates an error into the gRPC status for the caller, counts it, and logs the cause of errors that are not the
-// caller's fault. ctx is the caller's context, without the service's own time limit. The text of a database error is never
-// returned: it may contain addresses and content.
+// refuse translates an error into the gRPC status for the caller, counts it, and logs the cause of errors that are not
+// the caller's fault. ctx is the caller's context, without the service's own time limit. The text of a database error is
+// never returned to the caller: it may contain addresses and content.
 func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	var invalid *store.InvalidError
 	var moved *store.WatermarkError
@@ -76,12 +76,12 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		if !op.forCommands() {
 			return answer(reasonDefect, codes.Internal, "the history's database refused the request; its log says why")
 		}
-		// The commands cannot be stored as they are, whatever is tried: to the worker that is an invalid argument, and it sets the
-		// command aside that is the cause. Internal would look like a temporary error on the way.
+		// The database never accepts these commands, so a retry does not help. The worker must get an invalid argument,
+		// so that it makes the command that is the cause a dead letter. Internal would look like a temporary error.
 		return answer(reasonDefect, codes.InvalidArgument, "the history's database refused the request; its log says why")
 	default:
-		// An unknown error counts as temporary, and so does a call that exceeded the service's time limit: a worker turns a
-		// command that is refused permanently into a dead letter, and must not do so because of a temporary error.
+		// An unknown error counts as temporary, like a call that exceeded the service's time limit: a worker turns a
+		// permanently refused command into a dead letter, which a temporary error must never cause.
 		op.logged.Do(func() {
 			s.log.WarnContext(ctx, "the database is not available", "operation", op.name, "error", err)
 		})

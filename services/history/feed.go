@@ -12,8 +12,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// ReadFeed returns committed events of a partition after a position. If there are none it waits: an append wakes it, and it
-// also reads again every store.FeedRecheck. It holds no connection to the database while it waits.
+// ReadFeed returns committed events of a partition after a position. If there are none, it waits for the next append, and
+// reads again at least every store.FeedRecheck. While it waits, it holds no connection to the database.
 func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedRequest) (*historyv1.ReadFeedResponse, error) {
 	waiting := time.NewTimer(time.Duration(request.GetWaitMs()) * time.Millisecond)
 	defer waiting.Stop()
@@ -22,7 +22,7 @@ func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedReques
 		var bell <-chan struct{}
 		page, err := do(ctx, s, s.metrics.readFeed, invalid, func(ctx context.Context) (*historyv1.ReadFeedResponse, error) {
 			if request.GetWaitMs() > 0 {
-				bell = s.store.FeedBell(ids.Partition(request.GetPartition())) // taken before reading, so that no append is missed in between
+				bell = s.store.FeedBell(ids.Partition(request.GetPartition())) // taken before reading, so that no append between both is missed
 			}
 			return s.store.ReadFeed(ctx, ids.Partition(request.GetPartition()), request.GetAfter(), store.Limit(request.GetLimit()))
 		})
@@ -42,7 +42,7 @@ func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedReques
 	}
 }
 
-// await returns true when it is time to read again, and false when the wait is over.
+// await returns true if it is time to read again, and false if the wait is over.
 func (s *Server) await(ctx context.Context, bell <-chan struct{}, end <-chan time.Time) (bool, error) {
 	recheck := time.NewTimer(s.recheck)
 	defer recheck.Stop()

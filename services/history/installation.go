@@ -19,7 +19,7 @@ func (s *Server) GetInstallation(ctx context.Context, _ *historyv1.GetInstallati
 	})
 }
 
-// RaiseLevel raises the protocol level. A level that this build does not know is refused: the service could not open its
+// RaiseLevel raises the protocol level. It refuses a level that this build does not know: this service could not open its
 // database again.
 func (s *Server) RaiseLevel(ctx context.Context, request *historyv1.RaiseLevelRequest) (*historyv1.RaiseLevelResponse, error) {
 	return do(ctx, s, s.metrics.raiseLevel, checkLevel(request.GetLevel()), func(ctx context.Context) (*historyv1.RaiseLevelResponse, error) {
@@ -32,7 +32,7 @@ func (s *Server) RaiseLevel(ctx context.Context, request *historyv1.RaiseLevelRe
 	})
 }
 
-// MarkBackup records what a backup contains.
+// MarkBackup records the watermarks that a backup contains.
 func (s *Server) MarkBackup(ctx context.Context, request *historyv1.MarkBackupRequest) (*historyv1.MarkBackupResponse, error) {
 	return do(ctx, s, s.metrics.markBackup, s.checkMarks(request.GetMarks()), func(ctx context.Context) (*historyv1.MarkBackupResponse, error) {
 		marks, err := s.store.MarkBackup(ctx, request.GetMarks())

@@ -7,7 +7,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// FindMemberships returns a user's newest membership in each of some conversations.
+// FindMemberships returns a user's newest membership in each of the requested conversations.
 func (s *Server) FindMemberships(ctx context.Context, request *historyv1.FindMembershipsRequest) (*historyv1.FindMembershipsResponse, error) {
 	invalid := checkUser("user_id", request.GetUserId())
 	if invalid == nil {
@@ -19,7 +19,8 @@ func (s *Server) FindMemberships(ctx context.Context, request *historyv1.FindMem
 	})
 }
 
-// CountMemberships returns the number of conversations that each of some users is a member of now.
+// CountMemberships returns, for each of the requested users, the number of conversations that the user is a member of
+// now.
 func (s *Server) CountMemberships(ctx context.Context, request *historyv1.CountMembershipsRequest) (*historyv1.CountMembershipsResponse, error) {
 	return do(ctx, s, s.metrics.countMemberships, checkUsers(request.GetUserIds()), func(ctx context.Context) (*historyv1.CountMembershipsResponse, error) {
 		counts, err := s.store.CountMemberships(ctx, request.GetUserIds())

@@ -22,8 +22,8 @@ type metrics struct {
 	facts, readMessages, listRefusals, readFeed, getFeedCursors, saveFeedCursor, getInstallation, raiseLevel, markBackup *operation
 }
 
-// forCommands reports whether a worker calls the method to carry out commands: one that the database never accepts must be set
-// aside. All other callers read, or try again later.
+// forCommands reports whether workers call the method to carry out commands. If the database never accepts such a call, a
+// command must become a dead letter. Callers of all other methods only read, or try again later.
 func (o *operation) forCommands() bool {
 	return slices.Contains([]string{"append", "conversations", "commands", "facts"}, o.name)
 }
@@ -33,11 +33,11 @@ type operation struct {
 	name    string
 	seconds prometheus.Observer
 	refused map[reason]prometheus.Counter
-	// logged limits the log lines of an outage, so that not every call writes one.
+	// logged limits the log lines during an outage, so that not every call writes a line.
 	logged rate.Sometimes
 }
 
-// reason is the metric label that says why a call was not answered.
+// reason is the metric label for the reason why a call was not answered.
 type reason string
 
 const (
@@ -138,7 +138,7 @@ func newStatsCollector(s store.Store) *statsCollector {
 	}
 }
 
-// Describe lists all possible metrics; a database reports only those that it has.
+// Describe lists all possible metrics; each database reports only the metrics that it has.
 func (c *statsCollector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		c.connections, c.limit, c.waiting, c.givenUp, c.databaseBytes, c.logBytes, c.commits, c.copies, c.uncopied,

@@ -9,14 +9,15 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// ListLeases returns the workers and the partitions that each owns.
+// ListLeases returns the workers and the partitions that each worker owns.
 func (s *Server) ListLeases(ctx context.Context, _ *historyv1.ListLeasesRequest) (*historyv1.ListLeasesResponse, error) {
 	return do(ctx, s, s.metrics.listLeases, nil, func(ctx context.Context) (*historyv1.ListLeasesResponse, error) {
 		return s.store.Leases(ctx)
 	})
 }
 
-// MovePartition stores the request that a worker should own a partition. The current owner learns of it at its next Lease.
+// MovePartition stores the request that a worker should own a partition. The current owner receives the request with its
+// next Lease.
 func (s *Server) MovePartition(ctx context.Context, request *historyv1.MovePartitionRequest) (*historyv1.MovePartitionResponse, error) {
 	return do(ctx, s, s.metrics.movePartition, s.checkMove(request), func(ctx context.Context) (*historyv1.MovePartitionResponse, error) {
 		return &historyv1.MovePartitionResponse{}, s.store.Move(ctx, ids.Partition(request.GetPartition()), request.GetWorker())
@@ -55,8 +56,8 @@ func (s *Server) RevokeUser(ctx context.Context, request *historyv1.RevokeUserRe
 	})
 }
 
-// GetRevocations returns the revocations after a time, oldest first. No two revocations have the same time, and a later one
-// has a later time, so reading from the time of the last one skips nothing and repeats nothing.
+// GetRevocations returns the revocations after a time, oldest first. Each revocation has a later time than all earlier
+// ones. Therefore reading from the time of the last one skips nothing and repeats nothing.
 func (s *Server) GetRevocations(ctx context.Context, request *historyv1.GetRevocationsRequest) (*historyv1.GetRevocationsResponse, error) {
 	return do(ctx, s, s.metrics.getRevocations, checkRevocations(request), func(ctx context.Context) (*historyv1.GetRevocationsResponse, error) {
 		return s.store.Revocations(ctx, request)

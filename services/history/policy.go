@@ -6,12 +6,12 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Policy defines who may call HistoryService. Only delivery workers write the log. Operators' calls go through
-// AdminService, which the workers answer.
+// Policy defines who may call HistoryService. Only delivery workers write the log. Operators call AdminService; the
+// workers answer it.
 func Policy() rpc.Policy {
 	var (
 		workers   = []rpc.Role{rpc.RoleDelivery}
-		verifiers = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery, rpc.RoleAdmin} // runnel verify reads the log, too
+		verifiers = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery, rpc.RoleAdmin} // runnel verify also reads the log
 		readers   = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery}
 		followers = []rpc.Role{rpc.RoleDelivery, rpc.RoleService}                  // indexers, hooks and bridges read the feed
 		parts     = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery, rpc.RoleService} // every service reads the partitions and the level before it starts

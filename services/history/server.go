@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Server is the history service over a store. It starts nothing: the caller that opened the store closes it.
+// Server is the history service over a store. It does not own the store: the caller that opened the store closes it.
 type Server struct {
 	historyv1.UnimplementedHistoryServiceServer
 
@@ -52,8 +52,8 @@ func (s *Server) Register(server rpc.Registrar) {
 	historyv1.RegisterHistoryServiceServer(server, s)
 }
 
-// Checks are the conditions for readiness: the database can be read and written. Without the erase ledger, which only erasures
-// need, the service is degraded.
+// Checks are the conditions for readiness: the database can be read and written. If the erase ledger is not available,
+// the service is only degraded, because only erasures need the ledger.
 func (s *Server) Checks() map[string]telemetry.Check {
 	return map[string]telemetry.Check{
 		"database": s.store.Ping,
@@ -61,7 +61,7 @@ func (s *Server) Checks() map[string]telemetry.Check {
 	}
 }
 
-// Close ends the calls that wait, so that a server that stops need not wait for them, and closes the erase ledger. All
+// Close ends the waiting calls, so that stopping the server need not wait for them. It also closes the erase ledger. All
 // other calls continue.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() { close(s.closing) })
@@ -73,7 +73,7 @@ func do[T any](ctx context.Context, s *Server, op *operation, invalid error, cal
 	return doFor(ctx, s, op, s.timeout, invalid, call)
 }
 
-// doFor is do with another time limit.
+// doFor is do with its own time limit.
 func doFor[T any](
 	ctx context.Context, s *Server, op *operation, timeout time.Duration, invalid error, call func(ctx context.Context) (T, error),
 ) (T, error) {
@@ -101,7 +101,7 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 	return doFor(ctx, s, s.metrics.append, timeout, s.checkAppend(request), func(ctx context.Context) (*historyv1.AppendResponse, error) {
 		present := request.GetExpected()
 		if store.BugNoWatermarkCheck {
-			// No other check compares the two then, so that only this one shows the effect of the bug.
+			// With this bug, no other check compares the watermarks, so only this check shows its effect.
 			present, _ = s.store.Watermark(ctx, ids.Partition(request.GetPartition()))
 		}
 		if err := s.recordErasures(ctx, request); err != nil {
@@ -123,8 +123,8 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 	})
 }
 
-// reportRewind warns operators that a watermark went back: the same commands will be read again. That is right after the
-// broker has lost acknowledged commands, and wrong at any other time.
+// reportRewind warns operators that a watermark went back: the same commands will be read again. This is right only
+// directly after the broker has lost acknowledged commands.
 func (s *Server) reportRewind(ctx context.Context, request *historyv1.AppendRequest, present *historyv1.Watermark) {
 	next := request.GetNext()
 	if next.GetStream() == present.GetStream() && next.GetSequence() < present.GetSequence() {
@@ -152,8 +152,8 @@ func (s *Server) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*h
 	})
 }
 
-// GetConversations returns the states that apply needs. RESOURCE_EXHAUSTED if the conversations have too many members for
-// one answer: request fewer at a time.
+// GetConversations returns the states that apply needs. If the conversations have too many members for one answer, it
+// returns RESOURCE_EXHAUSTED; the caller then requests fewer conversations at a time.
 func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetConversationsRequest) (*historyv1.GetConversationsResponse, error) {
 	return do(ctx, s, s.metrics.conversations, checkConversations(request.GetConversationIds()), func(ctx context.Context) (*historyv1.GetConversationsResponse, error) {
 		states, err := s.store.Conversations(ctx, request.GetConversationIds())
@@ -161,8 +161,8 @@ func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetCon
 	})
 }
 
-// FindCommands returns the events of commands. RESOURCE_EXHAUSTED if they are too large for one answer: request fewer at a
-// time.
+// FindCommands returns the events of commands. If they are too large for one answer, it returns RESOURCE_EXHAUSTED; the
+// caller then requests fewer at a time.
 func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindCommandsRequest) (*historyv1.FindCommandsResponse, error) {
 	return do(ctx, s, s.metrics.commands, checkCommands(request.GetCommands()), func(ctx context.Context) (*historyv1.FindCommandsResponse, error) {
 		events, err := s.store.Commands(ctx, request.GetCommands())

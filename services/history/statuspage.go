@@ -2,7 +2,7 @@ package history
 
 import "github.com/runnelhq/runnel/pkg/statuspage"
 
-// Stages are the way of a message as the store sees it.
+// Stages returns the stages of a message's path that the store measures.
 func Stages() []statuspage.Stage {
 	appends := statuspage.Series{Metric: "runnel_history_operation_seconds", Label: "operation", Is: "append"}
 	return []statuspage.Stage{{

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// maxPayloadBytes is above any stream's message limit.
+	// maxPayloadBytes is above the message limit of every stream.
 	maxPayloadBytes = 1 << 20
 	maxReasonBytes  = 1024
 	maxWorkerBytes  = 128
@@ -27,7 +27,7 @@ const (
 	maxStreamDigits = 20
 	maxReaderBytes  = 64
 	maxWaitMs       = 60_000
-	// maxExtraBytes is above the size for the kinds with the most targets.
+	// maxExtraBytes is above the size that the kinds with the most targets need.
 	maxExtraBytes = 1 << 20
 	maxFormat     = math.MaxInt16
 	// maxNumber is the largest number that databases accept for a seq or sequence.
@@ -75,9 +75,9 @@ func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
 	return nil
 }
 
-// checkEvent returns the invalid field of an event, and its rule. It formats no error text unless there is an error,
-// because it runs for every event that is stored. The content of a body was checked when the command was applied, by a
-// worker that may be newer than this service.
+// checkEvent returns the invalid field of an event, and the rule for it. It runs for every stored event, so it formats an
+// error text only if there is an error. It does not check the content of a body: the worker checked it when it applied
+// the command, and may be newer than this service.
 func (s *Server) checkEvent(event *conversationv1.Event, partition ids.Partition) (field, rule string) {
 	switch id := ids.Conversation(event.GetConversationId()); {
 	case !conversation.ValidID(string(id)):
@@ -108,8 +108,8 @@ func (s *Server) checkEvent(event *conversationv1.Event, partition ids.Partition
 	return checkContent(event)
 }
 
-// checkContent checks body, salt and commitment. A commitment that is not stored is computed when the event is read, so it
-// must match salt and body now.
+// checkContent checks body, salt and commitment. A commitment that is not stored is computed when the event is read, so
+// it must now match salt and body.
 func checkContent(event *conversationv1.Event) (field, rule string) {
 	body, salt := event.GetBody(), event.GetSalt()
 	switch {
@@ -132,8 +132,9 @@ func checkContent(event *conversationv1.Event) (field, rule string) {
 	return "", ""
 }
 
-// withCleanReasons returns the request with reasons that every database accepts: their text may come from anywhere, and
-// storing a dead letter must not fail because of it. The request itself is shared with the caller and is not changed.
+// withCleanReasons returns the request with dead-letter reasons that every database accepts. Their text may come from any
+// error, and must not make storing the dead letter fail. The request itself is shared with the caller, so it is not
+// changed.
 func withCleanReasons(request *historyv1.AppendRequest) *historyv1.AppendRequest {
 	if len(request.GetDeadLetters()) == 0 {
 		return request

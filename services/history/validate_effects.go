@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// maxEffects is the most effects of one append.
+	// maxEffects is the maximum number of effects of one append.
 	maxEffects = 8 * rpc.MaxItems
-	// maxUsers is above the most members that one event can add.
+	// maxUsers is above the maximum number of members that one event can add.
 	maxUsers = 100_000
 	// maxTextBytes is above the size of any name, emoji or error text.
 	maxTextBytes = 4096
@@ -29,8 +29,9 @@ const (
 
 var errNewerEffect = errors.New("an append or an effect of it is newer than this build of the history service: install the later version of it everywhere")
 
-// checkKnown returns errNewerEffect if an append has a field that this build does not know: it would be dropped without a word. The
-// command is valid, so this is not an invalid argument, which would make it a dead letter. Bodies are bytes, and kept as they are.
+// checkKnown returns errNewerEffect if an append has a field that this build does not know, because the field would be
+// lost silently. The command is valid, so the error must not be an invalid argument, which would make it a dead letter.
+// Unknown fields in bodies are not checked: bodies are bytes and are stored unchanged.
 func checkKnown(request *historyv1.AppendRequest) error {
 	newer := isNewer(request) || isNewer(request.GetExpected()) || isNewer(request.GetNext())
 	for _, event := range request.GetEvents() {
@@ -51,11 +52,11 @@ func checkKnown(request *historyv1.AppendRequest) error {
 	return nil
 }
 
-// isNewer reports whether a message without messages in it has an unknown field.
+// isNewer reports whether a message without nested messages has an unknown field.
 func isNewer(message proto.Message) bool { return len(message.ProtoReflect().GetUnknown()) > 0 }
 
-// checkEffects checks that every effect has its required fields, with values that databases accept. The meaning of an
-// effect was decided by its kind.
+// checkEffects checks that every effect has its required fields, with values that databases accept. It does not check the
+// meaning of an effect, which the rules of its kind have decided.
 func checkEffects(request *historyv1.AppendRequest) error {
 	if len(request.GetEffects()) > maxEffects {
 		return store.Invalid("effects", "must be at most %d", maxEffects)

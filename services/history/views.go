@@ -88,8 +88,8 @@ func (s *Server) checkListRefusals(request *historyv1.ListRefusalsRequest) error
 	return checkLimit(request.GetLimit())
 }
 
-// reportDamage warns operators about an event whose body does not have its kind, or is missing although it was not erased.
-// Verification of the log finds the same event.
+// reportDamage warns operators about a damaged event: its body is of another kind, or is missing although it was not
+// erased. Verification of the log finds the same event.
 func (s *Server) reportDamage(ctx context.Context, event *conversationv1.Event) {
 	body := event.GetBody()
 	if lost := len(body) == 0 && len(event.GetCommitment()) == 0; lost || (len(body) > 0 && conversation.KindOfBytes(body) != event.GetKind()) {

@@ -14,16 +14,16 @@ type Store interface {
 	EraseAgain(ctx context.Context, conversationID ids.Conversation, erase *historyv1.EraseEvents) (int, error)
 }
 
-// Apply repeats all erasures of a ledger, and returns how many events lost their content. An erasure that was carried out
-// before changes nothing. Events that do not exist, or that differ from the erased ones, are skipped.
+// Apply repeats all erasures of a ledger, and returns how many events lost their content. Repeating an erasure that was
+// already carried out changes nothing. Events that do not exist, or that differ from the erased ones, are skipped.
 func Apply(ctx context.Context, store Store, entries []Entry) (erased int, err error) {
 	for _, entry := range entries {
 		erase := &historyv1.EraseEvents{
 			Sender: string(entry.Sender), BeforeMs: entry.BeforeMs, Targeting: entry.Targeting, Kinds: entry.Kinds, Below: uint64(entry.Below),
 		}
 		if len(entry.Seqs) == 0 && erase.GetBeforeMs() == 0 {
-			// Events that were written after the erasure were not erased by it, even if the log went back meanwhile and
-			// they have the same seqs.
+			// The erasure did not erase events that were written after it. If the log went back, such events may have the
+			// same seqs.
 			erase.BeforeMs = entry.TimeMs + 1
 		}
 		if len(entry.Seqs) > 0 {
@@ -43,7 +43,7 @@ func Apply(ctx context.Context, store Store, entries []Entry) (erased int, err e
 	return erased, nil
 }
 
-// same returns the seqs of an entry whose events are still those that were erased.
+// same returns the seqs of an entry at which the log still has the erased events.
 func same(ctx context.Context, store Store, entry Entry) (seqs []uint64, err error) {
 	hashes, err := store.Hashes(ctx, entry.ConversationID, entry.Seqs)
 	if err != nil {

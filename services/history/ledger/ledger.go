@@ -1,6 +1,6 @@
-// Package ledger keeps a record of every erasure apart from the database, so that after a restore from an older backup the
-// erasures can be repeated before anybody reads the content. Each line of JSON is one erasure; it is on disk before the
-// erasure is committed. The file contains ids and numbers, and no content.
+// Package ledger keeps a record of every erasure in a file apart from the database. After a restore from an older backup,
+// the erasures are repeated from this file before the content can be read. Each line of JSON is one erasure; it is on
+// disk before the erasure is committed. The file contains ids and numbers, but no content.
 package ledger
 
 import (
@@ -23,13 +23,13 @@ import (
 
 // Entry is one erasure.
 type Entry struct {
-	// ConversationID and Seq identify the event that asked for the erasure.
+	// ConversationID and Seq identify the event that requested the erasure.
 	ConversationID ids.Conversation `json:"conversation_id"`
 	Seq            ids.Seq          `json:"seq"`
 	// TimeMs is the time of that event.
 	TimeMs int64 `json:"time_ms"`
 
-	// The content that is erased, as in historyv1.EraseEvents.
+	// The fields of historyv1.EraseEvents, which describe the content to erase.
 	Seqs      []uint64                   `json:"seqs,omitempty"`
 	Sender    ids.User                   `json:"sender,omitempty"`
 	BeforeMs  int64                      `json:"before_ms,omitempty"`
@@ -37,8 +37,8 @@ type Entry struct {
 	Kinds     []conversationv1.EventKind `json:"kinds"`
 	Below     ids.Seq                    `json:"below"`
 
-	// Hashes are the first bytes of the hashes of Seqs, in hex; empty for an event that did not exist. They distinguish the
-	// events from others that have the same seqs after the log went back.
+	// Hashes are the first bytes of the hashes of Seqs, in hex; empty for an event that did not exist. If the log went
+	// back and other events have the same seqs now, the hashes distinguish them.
 	Hashes []string `json:"hashes,omitempty"`
 }
 
@@ -65,7 +65,7 @@ type Ledger struct {
 	file *os.File
 }
 
-// New makes a ledger in a file, which is created at the first write. It returns nil for an empty path.
+// New makes a ledger in a file. The file is created at the first write. New returns nil for an empty path.
 func New(path string) *Ledger {
 	if path == "" {
 		return nil
@@ -88,7 +88,7 @@ func (l *Ledger) Record(entries []Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.write(lines.Bytes()); err != nil {
-		// The file is opened again the next time, and a partly written line is ended then.
+		// The next call opens the file again, and ends a partly written line.
 		if l.file != nil {
 			_ = l.file.Close()
 			l.file = nil
@@ -110,7 +110,7 @@ func (l *Ledger) write(lines []byte) error {
 	return l.file.Sync()
 }
 
-// open opens the file for appending. If the last line was partly written, it begins a new one.
+// open opens the file for appending. If the last line was partly written, open begins a new line.
 func (l *Ledger) open() (err error) {
 	if l.file, err = os.OpenFile(l.path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
 		return err
@@ -144,7 +144,7 @@ func (l *Ledger) Check() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
-		return nil // a failed write closes it
+		return nil // a failed write closes the file, so the last write succeeded
 	}
 	if err := l.open(); err != nil {
 		if l.file != nil {
@@ -171,8 +171,8 @@ func (l *Ledger) Close() error {
 	return file.Close()
 }
 
-// Read reads a ledger. damaged counts lines that are not entries: a partly written line belongs to an erasure that was not
-// committed; it is written again when the erasure is repeated.
+// Read reads a ledger. damaged counts the lines that are not valid entries. A partly written line belongs to an erasure
+// that was not committed; the line is written again when the erasure is repeated.
 func Read(path string) (entries []Entry, damaged int, err error) {
 	file, err := os.Open(path)
 	if err != nil {

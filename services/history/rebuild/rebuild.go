@@ -1,6 +1,6 @@
-// Package rebuild rebuilds the views of conversations from their logs: view rows of messages and reactions. It works while
-// the services run: the views of one conversation are built separately, and replace the stored ones in one transaction, if
-// the conversation's head is still the one that they were built for.
+// Package rebuild rebuilds the views of conversations from their logs: view rows of messages and reactions. It works
+// while the services run. It builds the views of one conversation separately. In one transaction they replace the stored
+// views, but only if the conversation's head is still the one for which they were built.
 package rebuild
 
 import (
@@ -52,7 +52,7 @@ func All(ctx context.Context, s Store, progress func(id ids.Conversation, head i
 	}
 }
 
-// one rebuilds the views of one conversation. If the conversation has new events meanwhile, they are added.
+// one rebuilds the views of one conversation. Events that are added to the conversation meanwhile are included.
 func one(ctx context.Context, s Store, id ids.Conversation) (*views, error) {
 	v := &views{rows: map[uint64]*historyv1.MessageRow{}, reactions: map[uint64]*historyv1.Reaction{}}
 	for {
@@ -106,7 +106,7 @@ func (v *views) replay(event *conversationv1.Event) {
 		case *historyv1.Effect_DropReactions:
 			v.drop(e.DropReactions)
 		}
-		// An erasure needs nothing: the events that it erased have no body any more, so they added no reactions.
+		// An erasure changes nothing here: the events that it erased have no body any more, so they added no reactions.
 	}
 }
 

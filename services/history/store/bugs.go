@@ -1,6 +1,6 @@
 package store
 
-// Planted bugs, one build tag each, with which the torture run proves that it detects them. In every other build the
+// Planted bugs, one build tag each. The torture run proves that it detects them. In every other build the
 // constants are false and the code is compiled out. A bug's file bugs_<name>.go holds its tag.
 //
 //	runnel_bug_no_watermark_check           Append ignores the expected watermark: a worker that lost its partition can still

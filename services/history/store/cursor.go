@@ -15,9 +15,9 @@ type Cursors interface {
 	SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error
 }
 
-// MergeCursors merges updates so that there is at most one for each conversation and user, ordered by both: one statement
-// may touch a row only once, and two writers that lock rows in the same order cannot deadlock. Updates that move nothing
-// are left out. The updates passed in are not changed.
+// MergeCursors merges updates so that there is at most one for each conversation and user, ordered by conversation and
+// user. One statement may touch a row only once, and two writers that lock rows in the same order cannot deadlock.
+// Updates that move no cursor are left out. The updates passed in are not changed.
 func MergeCursors(updates []*historyv1.CursorUpdate) []*historyv1.CursorUpdate {
 	merged := make([]*historyv1.CursorUpdate, 0, len(updates))
 	for _, update := range updates {
@@ -46,7 +46,8 @@ func sameCursor(a, b *historyv1.CursorUpdate) bool {
 	return a.GetConversationId() == b.GetConversationId() && a.GetCursor().GetUserId() == b.GetCursor().GetUserId()
 }
 
-// later returns, for each part, the one that is further; of equal ones the first keeps its time, as in the table.
+// later returns, for each part of two cursors, the larger seq with its time. If the seqs are equal, a's time is kept, as
+// in the table.
 func later(a, b *conversationv1.Cursor) *conversationv1.Cursor {
 	cursor := &conversationv1.Cursor{
 		UserId:       a.GetUserId(),

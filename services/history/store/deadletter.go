@@ -16,7 +16,7 @@ type DeadLetters interface {
 	DeadLetters(ctx context.Context, request *historyv1.ListDeadLettersRequest) (*historyv1.ListDeadLettersResponse, error)
 	// DeadLetter returns one dead letter with its payload. ErrNoDeadLetter if it does not exist.
 	DeadLetter(ctx context.Context, key DeadLetterKey) (*historyv1.StoredDeadLetter, error)
-	// DropDeadLetter deletes one permanently. ErrNoDeadLetter if it does not exist.
+	// DropDeadLetter deletes a dead letter permanently. ErrNoDeadLetter if it does not exist.
 	DropDeadLetter(ctx context.Context, key DeadLetterKey) error
 }
 
@@ -33,8 +33,8 @@ const (
 	maxPartitionInKey = 9999
 )
 
-// ID returns the key as one word. Ids sort bytewise as keys do in a table: partition and sequence are padded, and the
-// digits of a stream end in a character that sorts before every digit.
+// ID returns the key as one word. Ids sort bytewise in the same order as keys in a table: partition and sequence are
+// padded, and the digits of a stream end in a character that sorts before every digit.
 func (k DeadLetterKey) ID() string {
 	return fmt.Sprintf("%0*d-%s-%0*d", partitionDigits, k.Partition, k.Stream, sequenceDigits, k.Sequence)
 }
@@ -47,11 +47,11 @@ func ParseDeadLetterID(id string) (DeadLetterKey, bool) {
 	n, errSequence := strconv.ParseUint(sequence, 10, 63)
 	key := DeadLetterKey{Partition: ids.Partition(p), Stream: stream, Sequence: ids.Sequence(n)}
 	digits := stream != "" && strings.Trim(stream, "0123456789") == ""
-	// Only the canonical form is accepted; otherwise the same dead letter would have several ids.
+	// Only the canonical form is accepted, so that a dead letter has only one id.
 	return key, errPartition == nil && errSequence == nil && digits && p <= maxPartitionInKey && key.ID() == id
 }
 
-// DeadLetterRange returns the keys that bound a page: it lies above after, and in no partition above last.
+// DeadLetterRange returns the keys that bound a page: its keys are above after, and in no partition above last.
 func DeadLetterRange(request *historyv1.ListDeadLettersRequest, partitions int) (after DeadLetterKey, last uint32) {
 	last = uint32(partitions)
 	if request.Partition != nil {
@@ -63,7 +63,7 @@ func DeadLetterRange(request *historyv1.ListDeadLettersRequest, partitions int) 
 	return after, last
 }
 
-// Fill sets the fields that the key contains.
+// Fill sets the letter's fields that are parts of the key.
 func (k DeadLetterKey) Fill(letter *historyv1.StoredDeadLetter) {
 	letter.DeadLetterId, letter.Partition, letter.Stream = k.ID(), uint32(k.Partition), k.Stream
 	letter.Letter.Sequence = uint64(k.Sequence)

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// maxRecent is how many recently changed memberships of one user CompareMemberships returns.
+	// maxRecent is the maximum number of recently changed memberships of one user that CompareMemberships returns.
 	maxRecent = MaxPage
-	// maxRecentTogether is after how many memberships an answer of CompareMemberships is full.
+	// maxRecentTogether is the number of memberships at which an answer of CompareMemberships is full.
 	maxRecentTogether = 5000
 )
 
@@ -24,8 +24,8 @@ type Memberships interface {
 	Recent(user string, sinceMs int64, limit int) ([]*historyv1.Membership, error)
 }
 
-// CompareMemberships answers a CompareMembershipsRequest. The digest of a user is read before the changes are, so no change is
-// missed: one that comes in between makes the next digest differ.
+// CompareMemberships answers a CompareMembershipsRequest. It reads the digest of a user before the changes, so no change
+// is missed: a change between both reads makes the next digest differ.
 func CompareMemberships(request *historyv1.CompareMembershipsRequest, from Memberships) (*historyv1.CompareMembershipsResponse, error) {
 	users, known, digests := make([]string, 0, len(request.GetUsers())), map[string]uint64{}, map[string]digest{}
 	for _, user := range request.GetUsers() {
@@ -61,8 +61,8 @@ func CompareMemberships(request *historyv1.CompareMembershipsRequest, from Membe
 	return response, nil
 }
 
-// digest is a hash of a user's memberships. All services that open one database, or another one with the same memberships, compute
-// the same.
+// digest is a hash of a user's memberships. Services compute the same digest if their databases contain the same
+// memberships.
 type digest struct{ hash hash.Hash64 }
 
 func newDigest() digest { return digest{fnv.New64a()} }

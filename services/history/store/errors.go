@@ -10,11 +10,11 @@ import (
 )
 
 var (
-	// ErrSeqTaken means that an event's place in its log is not the next free one: another command has it, or there would
+	// ErrSeqTaken means that an event's seq is not the next free one of its log: another command has it, or there would
 	// be a hole before it.
 	ErrSeqTaken = errors.New("events do not continue the stored head of their conversation")
-	// ErrPosition means that a position does not rise: another event has it, or the watermark goes back or to another
-	// stream although no epoch begins.
+	// ErrPosition means that a position does not rise. Either another event has it, or the watermark goes back or to
+	// another stream although no epoch begins.
 	ErrPosition = errors.New("positions must rise: a batch continues from the watermark, or it begins an epoch; " +
 		"if the database was restored or replaced, run runnel-history restored")
 	// ErrLevel means that the protocol level would fall.
@@ -27,14 +27,14 @@ var (
 	ErrNoWorker = errors.New("no such worker is live")
 	// ErrTooLarge means that the answer would be too large for one message: request fewer at a time.
 	ErrTooLarge = errors.New("the answer would be too large: ask for fewer at a time")
-	// ErrUnavailable means that the database is closed, unreachable or failing. The same call may succeed later; it is not
-	// known whether a write was carried out.
+	// ErrUnavailable means that the database is closed, unreachable or failing. The same call may succeed later. A write
+	// may have been carried out.
 	ErrUnavailable = errors.New("the database is not available")
-	// ErrDefect means that the database refused a valid statement; a retry will not help.
+	// ErrDefect means that the database refused a valid statement; a retry does not help.
 	ErrDefect = errors.New("the database refused a statement")
 )
 
-// IsAnswer reports whether an error is an answer to a request, and not a failure of the database.
+// IsAnswer reports whether an error is the store's answer to a request, as opposed to a failure of the database.
 func IsAnswer(err error) bool {
 	var moved *WatermarkError
 	var invalid *InvalidError
@@ -51,7 +51,8 @@ func IsAnswer(err error) bool {
 	return false
 }
 
-// WatermarkError means that a batch was not made for the partition's current watermark: another worker has moved it.
+// WatermarkError means that the watermark that a batch expects is not the partition's current one: another worker has
+// moved it.
 type WatermarkError struct {
 	Partition ids.Partition
 	// Present is the current watermark of the partition.
@@ -63,10 +64,11 @@ func (e *WatermarkError) Error() string {
 		e.Partition, e.Present.GetSequence(), e.Present.GetStream(), e.Present.GetEpoch())
 }
 
-// SeqTakenError is ErrSeqTaken with the conversation that it concerns.
+// SeqTakenError is ErrSeqTaken with the conversation where it occurred.
 type SeqTakenError struct {
 	ConversationID ids.Conversation
-	// First is the first seq of the batch in this conversation, Head the head that is stored; 0 if the conversation is not.
+	// First is the first seq of the batch in this conversation. Head is the stored head; 0 if the conversation is not
+	// stored.
 	First, Head ids.Seq
 }
 
@@ -82,8 +84,8 @@ func (e *SeqTakenError) Error() string {
 // Unwrap returns ErrSeqTaken.
 func (e *SeqTakenError) Unwrap() error { return ErrSeqTaken }
 
-// SeqTaken names the conversation of a batch that does not continue its head. heads reads heads; if it fails, the error is only
-// ErrSeqTaken.
+// SeqTaken finds the conversation of a batch that does not continue its head. heads reads heads. If it fails, SeqTaken
+// returns only ErrSeqTaken.
 func SeqTaken(ctx context.Context, batch *Batch, heads func(ctx context.Context, conversations []string) ([]*historyv1.Head, error)) error {
 	names := make([]string, len(batch.Changes))
 	for i := range batch.Changes {
@@ -97,7 +99,8 @@ func SeqTaken(ctx context.Context, batch *Batch, heads func(ctx context.Context,
 	for _, head := range stored {
 		at[ids.Conversation(head.GetConversationId())] = ids.Seq(head.GetHead())
 	}
-	// If every head is continued, the events above one of them are the reason; the first is as likely as any.
+	// All heads match, so events above one of the heads are the reason. Name the first conversation, which is as likely
+	// as any.
 	found := &batch.Changes[0]
 	for i := range batch.Changes {
 		if change := &batch.Changes[i]; at[change.ID]+1 != change.First {
@@ -111,7 +114,7 @@ func SeqTaken(ctx context.Context, batch *Batch, heads func(ctx context.Context,
 // InvalidError names the field of a request that breaks its rule.
 type InvalidError struct {
 	Field string
-	// Rule describes a valid value; it never repeats the actual one.
+	// Rule describes a valid value; it never repeats the actual value.
 	Rule string
 }
 
@@ -122,7 +125,7 @@ func Invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Rule: fmt.Sprintf(format, args...)}
 }
 
-// PartitionsError is the error of opening a database with another number of partitions than it was created with.
+// PartitionsError returns the error for opening a database that was created with another number of partitions.
 func PartitionsError(stored string, asked int) error {
 	return fmt.Errorf("the database was created with %s partitions, not %d: start every service with --nats.partitions=%s; "+
 		"the number cannot change, because all commands of a conversation must go through the same partition",

@@ -13,19 +13,19 @@ import (
 
 // Feed returns the committed events of a partition by position.
 type Feed interface {
-	// ReadFeed returns the events that exist now after a position, without waiting; nil is the beginning. *ForkError if the
-	// position is not on the partition's log.
+	// ReadFeed returns the events after a position that exist now, without waiting; nil is the beginning. *ForkError if
+	// the position is not on the partition's log.
 	ReadFeed(ctx context.Context, partition ids.Partition, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error)
-	// FeedBell returns a channel that is closed after the next append to a partition. Get it before reading, so that no
-	// append is missed. It may not be closed for appends of other processes: read again every FeedRecheck.
+	// FeedBell returns a channel that is closed by the next append to a partition. Call it before reading, so that no
+	// append is missed. Appends of other processes may not close the channel, so read again every FeedRecheck.
 	FeedBell(partition ids.Partition) <-chan struct{}
-	// FeedCursors returns the cursors of a reader; partitions for which none was saved are left out.
+	// FeedCursors returns the saved cursors of a reader; partitions without a saved cursor are left out.
 	FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error)
 	// SaveFeedCursor stores the cursor of a reader.
 	SaveFeedCursor(ctx context.Context, reader string, cursor *historyv1.FeedCursor) error
 }
 
-// ForkError means that a position is not on a partition's log: the log went back to before it.
+// ForkError means that a position is not on a partition's log: the log went back to an earlier position.
 type ForkError struct {
 	*historyv1.Fork
 }
@@ -36,15 +36,15 @@ func (e *ForkError) Error() string {
 
 // Epoch is one epoch of a partition.
 type Epoch struct {
-	// ID is the epoch's id in the table of events.
+	// ID is the id of the epoch in the table of events.
 	ID    int64
 	Epoch ids.Epoch
-	// Last is the last sequence of the epoch; for the current epoch, the watermark's.
+	// Last is the last sequence of the epoch. For the current epoch it is the sequence of the watermark.
 	Last ids.Sequence
 }
 
-// CheckPosition returns a *ForkError if a position is not on the log. below is the newest epoch of the partition that is
-// not above the position's; its zero value if there is none.
+// CheckPosition returns a *ForkError if the position asked is not on the log. below is the partition's newest epoch at or
+// below the epoch of asked; the zero value if there is none.
 func CheckPosition(partition ids.Partition, asked *historyv1.Position, below Epoch) error {
 	if asked == nil || (below.Epoch == ids.Epoch(asked.GetEpoch()) && ids.Sequence(asked.GetSequence()) <= below.Last) {
 		return nil
@@ -70,8 +70,8 @@ func NewFeedPage(limit int, watermark *historyv1.Watermark) *FeedPage {
 	return page
 }
 
-// Ranges returns the ranges that the page is read from, in order: the epochs of the partition from that of after to that of
-// the watermark. The current one is read up to the watermark.
+// Ranges returns the ranges from which the page is read, in order: the partition's epochs from the epoch of after to the
+// epoch of the watermark. The current epoch is read up to the watermark.
 func (p *FeedPage) Ranges(after *historyv1.Position, epochs []Epoch) []FeedRange {
 	ranges := make([]FeedRange, len(epochs))
 	for i, epoch := range epochs {
@@ -86,14 +86,14 @@ func (p *FeedPage) Ranges(after *historyv1.Position, epochs []Epoch) []FeedRange
 	return ranges
 }
 
-// FeedRange is a range of one epoch: the sequences above one number and up to another.
+// FeedRange is a range of sequences of one epoch: above Above, up to and including Through.
 type FeedRange struct {
 	EpochID        int64
 	Epoch          ids.Epoch
 	Above, Through ids.Sequence
 }
 
-// Rows returns the number of rows to read next, one more than the events that fit; 0 when the page is full.
+// Rows returns the number of rows to read next: one more than the events that still fit; 0 if the page is full.
 func (p *FeedPage) Rows() int {
 	if p.response.GetMore() {
 		return 0
@@ -101,7 +101,7 @@ func (p *FeedPage) Rows() int {
 	return p.limit - len(p.response.GetEntries()) + 1
 }
 
-// Take adds an event with the size of its stored body, and returns false when the page is full; then there are more events.
+// Take adds an event; size is the size of its stored body. It returns false if the page is full; then more events follow.
 func (p *FeedPage) Take(entry *historyv1.FeedEntry, size int) bool {
 	if len(p.response.GetEntries()) >= p.limit || p.size >= MaxPageBytes {
 		p.response.More = true
@@ -115,7 +115,7 @@ func (p *FeedPage) Take(entry *historyv1.FeedEntry, size int) bool {
 	return true
 }
 
-// UnlessGap ends the page before a gap; only a page that would begin at the gap is an error.
+// UnlessGap ends the page before a gap. It returns an error only if the page would begin at the gap.
 func (p *FeedPage) UnlessGap(err error) error {
 	var gap *GapError
 	if errors.As(err, &gap) && len(p.response.GetEntries()) > 0 {
@@ -128,7 +128,7 @@ func (p *FeedPage) UnlessGap(err error) error {
 // Response returns the page as a response.
 func (p *FeedPage) Response() *historyv1.ReadFeedResponse { return &p.response }
 
-// ComparePositions orders positions; nil comes before all.
+// ComparePositions orders positions; nil comes before all others.
 func ComparePositions(a, b interface {
 	GetEpoch() uint64
 	GetSequence() uint64

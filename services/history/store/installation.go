@@ -10,18 +10,19 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Installation stores the settings that all parts of an installation must agree on, and the marks of its last backup.
+// Installation stores the settings that all parts of an installation must agree on, and the watermarks in its last
+// backup.
 type Installation interface {
 	// Partitions is the number of partitions that the database was created with.
 	Partitions() int
 	// Level returns the protocol level.
 	Level(ctx context.Context) (conversation.Level, error)
-	// RaiseLevel raises the level. ErrLevel if the stored one is higher.
+	// RaiseLevel raises the level. ErrLevel if the stored level is higher.
 	RaiseLevel(ctx context.Context, level conversation.Level) error
-	// MarkBackup stores the marks of a backup, all or none, and returns all stored marks. Without marks, the current
-	// watermarks are stored. *InvalidError if a mark is above the partition's watermark.
+	// MarkBackup stores the marks of a backup, all or none, and returns all stored marks. Without marks it stores the
+	// current watermarks. *InvalidError if a mark is above the partition's watermark.
 	MarkBackup(ctx context.Context, marks []*historyv1.BackupMark) ([]*historyv1.BackupMark, error)
-	// BackupMark returns the watermark in the last backup; nil if none was marked.
+	// BackupMark returns the watermark in the last backup; nil if no backup was marked.
 	BackupMark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error)
 }
 

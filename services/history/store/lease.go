@@ -8,14 +8,14 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Leases stores which worker owns which partition.
+// Leases stores which worker owns each partition.
 type Leases interface {
 	// Lease renews, releases and claims leases by the store's own clock; see Assign.
 	Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error)
 	// Leases returns all partitions with their leases, requested moves and watermarks, and the live workers.
 	Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error)
-	// Move stores the request that a worker should own a partition; an empty worker withdraws it. ErrNoWorker if the worker
-	// is not live.
+	// Move stores the request that a worker should own a partition; an empty worker withdraws the request. ErrNoWorker if
+	// the worker is not live.
 	Move(ctx context.Context, partition ids.Partition, worker string) error
 }
 
@@ -25,17 +25,17 @@ type Lease struct {
 	// Worker is empty if no worker owns the partition.
 	Worker  string
 	UntilMs int64
-	// Wanted is the worker that should own the partition, as an operator requested; empty for any.
+	// Wanted is the worker that should own the partition at an operator's request; empty if there is no request.
 	Wanted string
 }
 
-// Assign carries out one lease request on the whole table of leases, ordered by partition, and the workers with the time
+// Assign carries out one lease request on the whole table of leases, ordered by partition, and on the workers with the time
 // until which each counts as live. It returns the leases that change and the answer.
 //
 // The caller's leases are renewed, even if they had expired, unless another worker has claimed them. The leases that it
 // releases are free for others at once, but not for itself in the same call. It claims free and expired leases until it has
 // its share. A worker that is stopping is not counted and claims nothing; it keeps the leases that it has not released,
-// because it still works on those partitions.
+// because it still works on these partitions.
 //
 // A partition that an operator has moved to a live worker can be claimed only by that worker, at once and above its share,
 // and its current owner is asked to hand it over. The request is deleted when its worker is no longer live.
@@ -83,8 +83,8 @@ func Assign(nowMs int64, leases []Lease, workers map[string]int64, request *hist
 
 // load is the number of partitions of a live worker.
 type load struct {
-	wanted int // partitions that are moved to it, whether it owns them already or not
-	loose  int // partitions that it owns and that any worker may own
+	wanted int // partitions that operators moved to the worker, owned or not
+	loose  int // partitions owned by the worker that are not moved to any worker
 }
 
 // renew frees the leases that the caller releases, renews its other leases, deletes requests for workers that are gone, and
@@ -128,7 +128,7 @@ func claim(nowMs int64, leases []Lease, mine *load, most int, request *historyv1
 }
 
 // quota returns how many unpinned partitions a worker should own, so that the totals of all workers are as equal as the
-// requested moves allow. The result is like a water level over an uneven floor: some workers already have more partitions
+// requested moves allow. The totals are like a water level over an uneven floor: some workers already have more partitions
 // moved to them than the level.
 //
 // The remainder of the division goes to the workers that own most, so that no partition moves without need. It also makes
@@ -139,7 +139,8 @@ func quota(partitions int, live map[string]*load, worker string) int {
 	if mine == nil {
 		return 0
 	}
-	// Workers with more partitions moved to them than the level get no others, which lowers the level for the rest.
+	// Workers to which more partitions are moved than the level get no others, which lowers the level for the other
+	// workers.
 	above := make(map[string]bool)
 	for again := true; again; {
 		again = false
@@ -148,7 +149,7 @@ func quota(partitions int, live map[string]*load, worker string) int {
 				above[name], again = true, true
 				partitions -= load.wanted
 				if len(above) == len(live) {
-					return 0 // only if more are moved to workers than exist
+					return 0 // happens only if more partitions are moved to workers than exist
 				}
 			}
 		}

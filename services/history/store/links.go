@@ -9,8 +9,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// The tables do not contain the previous hash of an event: it is the hash of the row before it in the log. Ranges are read
-// with one more row and go through Links; single events are read together with that hash and go through Link.
+// The tables do not contain the previous hash of an event: it is the hash of the preceding row of the log. Links reads
+// ranges with one additional row. Link handles single events, which are read together with that hash.
 
 // GapError means that rows are missing from a log: the previous hash of the event at Last+1 is unknown, so the event cannot
 // be returned.
@@ -27,8 +27,8 @@ func (e *GapError) Error() string {
 	return fmt.Sprintf("events %d to %d of conversation %s are missing in the database, though event %d is there", e.First, e.Last, e.ConversationID, e.Last+1)
 }
 
-// Link sets the previous hash of an event that was read alone; hash is NULL if the row before it is missing. Then it
-// returns a *GapError, unless the event is the first of its log.
+// Link sets the previous hash of an event that was read alone; hash is NULL if the preceding row is missing. In that case
+// Link returns a *GapError, unless the event is the first of its log.
 func Link(event *conversationv1.Event, hash []byte) error {
 	switch {
 	case event.GetSeq() == 1:
@@ -48,18 +48,18 @@ type Links struct {
 	take     takeEvent
 
 	next ids.Seq // in a rising range: the seq of the next row
-	hash []byte  // in a rising range: the hash of the row before
+	hash []byte  // in a rising range: the hash of the preceding row
 	held *stored
 }
 
-// stored is an event of a falling range that waits for the row before it.
+// stored is an event of a falling range that waits for the preceding row of the log.
 type stored struct {
 	event *conversationv1.Event
 	size  int
 }
 
-// NewLinks begins a range of events with seq ≥ first, rising or falling. It passes each event to take, with the size of its
-// stored body, until take returns false.
+// NewLinks begins a range of events with seq ≥ first, rising or falling. It passes each event with the size of its stored
+// body to take, until take returns false.
 func NewLinks(first ids.Seq, backward bool, take takeEvent) *Links {
 	l := &Links{first: first, backward: backward, take: take, next: first}
 	if first > 1 {
@@ -70,10 +70,10 @@ func NewLinks(first ids.Seq, backward bool, take takeEvent) *Links {
 	return l
 }
 
-// From returns the lowest seq to read: that of the row before the first event.
+// From returns the lowest seq to read: the seq before the first event.
 func (l *Links) From() ids.Seq { return max(l.first, 2) - 1 }
 
-// Rows returns the number of rows to read for a number of events.
+// Rows returns the number of rows to read for this number of events.
 func (l *Links) Rows(events int) int { return events + 1 }
 
 // Row accepts the next row, and returns false when no more are needed.
@@ -114,7 +114,7 @@ func (l *Links) falling(event *conversationv1.Event, size int) (bool, error) {
 	return true, nil
 }
 
-// End is called after the last row. It returns a *GapError if an event still waits for the row before it.
+// End is called after the last row. It returns a *GapError if an event still waits for the preceding row.
 func (l *Links) End() error {
 	if l.held == nil {
 		return nil

@@ -17,12 +17,12 @@ type View struct {
 
 type stretch struct{ first, last ids.Seq }
 
-// Whole is the view of a reader who may see everything up to head.
+// Whole returns the view of a reader who may see all events up to head.
 func Whole(head ids.Seq) View { return View{stretches: []stretch{{1, head}}} }
 
-// Admit adds a membership to a view, in order of joined: everything from joined to left, the event that ended it, or to
-// head if left is nil and the membership lasts. head and all memberships must come from one snapshot; otherwise an event
-// after leaving could be shown.
+// Admit adds a membership to a view; call it in order of joined. The membership covers the events from joined to left, or
+// to head if left is nil and the membership has not ended. head and all memberships must come from one snapshot;
+// otherwise an event after leaving could be shown.
 func (v *View) Admit(joined ids.Seq, left *ids.Seq, head ids.Seq) {
 	last := head
 	if left != nil {
@@ -34,7 +34,7 @@ func (v *View) Admit(joined ids.Seq, left *ids.Seq, head ids.Seq) {
 	}
 }
 
-// Empty reports whether there is nothing to see: the viewer never was a member.
+// Empty reports whether the view shows no event: the viewer never was a member.
 func (v *View) Empty() bool { return len(v.stretches) == 0 }
 
 // Member reports whether the viewer is a member now.
@@ -45,21 +45,21 @@ func (v *View) shows(seq ids.Seq) bool {
 	return slices.ContainsFunc(v.stretches, func(s stretch) bool { return s.first <= seq && seq <= s.last })
 }
 
-// Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and passes each to take with the size of its
-// stored body, until take returns false. It returns a *GapError if the row before an event is missing.
+// Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling. It passes each event with the size of its
+// stored body to take, until take returns false. It returns a *GapError if the row before an event is missing.
 type Fetch func(first, last ids.Seq, backward bool, limit int, take takeEvent) error
 
 type takeEvent = func(event *conversationv1.Event, size int) bool
 
-// eventOverhead is the assumed size of an event without its body, when the size of a page is counted.
+// eventOverhead is the assumed size of an event without its body, for the size of a page.
 const eventOverhead = 256
 
 // Page cuts a page out of the events that a viewer may see. Stretches between the page's events that the viewer may not see
 // are reported as hidden, so that a reader can distinguish them from a hole. A rising page also reports the stretch before
 // the viewer's first membership, which that reader must skip.
 //
-// More is set when the page is full, or ends before rows that are missing from the table; a page that would begin there is
-// a *GapError. If the newest rows are missing, the reader does not read in circles: it sees a head that the page did not
+// More is set if the page is full, or if it ends before rows that are missing in the table. A page that would begin at missing rows is
+// a *GapError. If the newest rows are missing, the reader does not repeat the read forever: it sees a head that the page did not
 // reach.
 func Page(view View, request *historyv1.ReadRequest, fetch Fetch) (*historyv1.ReadResponse, error) {
 	page := &page{limit: Limit(request.GetLimit())}
@@ -88,8 +88,8 @@ func (p *page) take(event *conversationv1.Event, size int) bool {
 	return !p.full
 }
 
-// unlessGap ends the page before a gap. Only a page that would begin at the gap is an error, because the events before it
-// can be read.
+// unlessGap ends the page before a gap, because the events before it can be read. It returns an error only if the page
+// would begin at the gap.
 func (p *page) unlessGap(err error) error {
 	var gap *GapError
 	if errors.As(err, &gap) && len(p.Events) > 0 {

@@ -13,19 +13,19 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// Batch is an append, divided into what must be written. Making it needs no database, so it is done before a transaction
-// begins and delays no other writer.
+// Batch is an append, divided into the rows to write. Making a Batch needs no database. It is done before the transaction
+// begins, so that it delays no other writer.
 type Batch struct {
 	*historyv1.AppendRequest
-	// Rows are the events in the order of the request, with the values that are stored in another form.
+	// Rows are the events in the order of the request, with the values whose stored form differs.
 	Rows []Row
 	// Changes contains one entry for each conversation of the batch, in order of first appearance.
 	Changes []Change
-	// Effects are the effects that are not part of Changes, in their order.
+	// Effects are the effects that are not part of Changes, in request order.
 	Effects []Effect
 }
 
-// Row contains the values of an event in the table that differ from the message.
+// Row is an event with the values whose form in the table differs from the message.
 type Row struct {
 	*conversationv1.Event
 	CommandID [16]byte
@@ -33,11 +33,11 @@ type Row struct {
 	Sequence ids.Sequence
 	// Commitment is stored only if it cannot be computed from salt and body.
 	Commitment []byte
-	// Target is the first seq in the event's header_extra; 0 for none.
+	// Target is the first seq in the event's header_extra; 0 if there is none.
 	Target ids.Seq
 }
 
-// Plain reports whether the event has only the fields that every message has.
+// Plain reports whether the event has only the fields that every plain message has.
 func (r *Row) Plain() bool {
 	return r.Commitment == nil && r.Target == 0 && len(r.GetHeaderExtra()) == 0 && r.GetFormat() == chain.Format
 }
@@ -45,9 +45,10 @@ func (r *Row) Plain() bool {
 // Change is the change of one conversation's row by a batch.
 type Change struct {
 	ID ids.Conversation
-	// First and Last are the first and last seq of the conversation in the batch; First is 1 if the batch creates it.
+	// First and Last are the first and last seq of the conversation in the batch. First is 1 if the batch creates the
+	// conversation.
 	First, Last ids.Seq
-	// Hash and Sequence are those of the event at Last, and LastRow is its index in Rows.
+	// Hash and Sequence belong to the event at Last. LastRow is the index of that event in Rows.
 	Hash     []byte
 	Sequence ids.Sequence
 	LastRow  int
@@ -55,7 +56,7 @@ type Change struct {
 	Kind      conversationv1.Kind
 	Creator   ids.User
 	CreatedMs int64
-	// Name is the name after the batch and the event that set it; nil if it does not change.
+	// Name is the name after the batch, with the event that set it; nil if the name does not change.
 	Name *historyv1.SetName
 	// Members is the change of the number of members.
 	Members int
@@ -66,19 +67,19 @@ type Change struct {
 // Creates reports whether the batch creates the conversation.
 func (c *Change) Creates() bool { return c.First == 1 }
 
-// Effect is a write that an event causes in addition to its own row and that of its conversation.
+// Effect is a write that an event causes in addition to its own row and the row of its conversation.
 type Effect struct {
 	*historyv1.Effect
-	// Row is the event that causes it.
+	// Row is the event that causes the effect.
 	Row *Row
 }
 
-// Begins reports whether the batch begins an epoch: because the request says so, or because it is the first of its
-// partition.
+// Begins reports whether the batch begins an epoch: because the request says so, or because it is the partition's first
+// batch.
 func (b *Batch) Begins() bool { return b.GetBeginEpoch() || b.GetExpected().GetEpoch() == 0 }
 
-// Plan divides a batch. The error is an *InvalidError, or ErrPosition: per conversation, seq must rise by one, seq 1 and
-// only seq 1 creates, and positions rise.
+// Plan divides a batch. It checks that, per conversation, seqs rise by one, that exactly the events with seq 1 create
+// conversations, and that positions rise. The error is an *InvalidError or ErrPosition.
 func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 	events := request.GetEvents()
 	batch := &Batch{AppendRequest: request, Rows: make([]Row, len(events)), Changes: make([]Change, 0, len(events))}
@@ -176,7 +177,7 @@ func (b *Batch) planEffects(index map[ids.Conversation]int) error {
 	return nil
 }
 
-// CheckErase returns an *InvalidError if an erasure does not specify what to erase.
+// CheckErase returns an *InvalidError if an erasure does not say which events to erase.
 func CheckErase(field string, erase *historyv1.EraseEvents) error {
 	if len(erase.GetSeqs()) == 0 && erase.GetSender() == "" && erase.GetBeforeMs() <= 0 {
 		return Invalid(field, "must name seqs, a sender or a time")
@@ -184,7 +185,7 @@ func CheckErase(field string, erase *historyv1.EraseEvents) error {
 	return nil
 }
 
-// firstTarget returns the first seq that an event refers to; 0 if there is none that a database accepts.
+// firstTarget returns the first seq that an event refers to; 0 if there is none, or if databases do not accept it.
 func firstTarget(event *conversationv1.Event) ids.Seq {
 	seqs := conversation.TargetsOf(event).GetSeqs()
 	if len(seqs) == 0 || seqs[0] > math.MaxInt64 {
@@ -193,8 +194,8 @@ func firstTarget(event *conversationv1.Event) ids.Seq {
 	return ids.Seq(seqs[0])
 }
 
-// Repeated returns an *InvalidError if two events of the batch have the same command, and nil otherwise. It is called only
-// after a batch was refused, so that a valid batch does not pay for it.
+// Repeated returns an *InvalidError if two events of the batch have the same command, and nil otherwise. It is called
+// only after a batch was refused, so it costs valid batches nothing.
 func (b *Batch) Repeated() error {
 	seen := make(map[commandKey]int, len(b.Rows))
 	for i := range b.Rows {
@@ -235,8 +236,8 @@ func DecodeCommandID(s string) (id [16]byte, ok bool) {
 	return id, ok
 }
 
-// EncodeCommandID returns the canonical form of 16 bytes. For other lengths, which only a damaged row has, it returns the
-// hex digits: that is not a valid id, so verification reports the row.
+// EncodeCommandID returns the canonical form of 16 bytes. Other lengths occur only in a damaged row. For these it returns
+// the hex digits, which are not a valid id, so that verification reports the row.
 func EncodeCommandID(id []byte) string {
 	if len(id) != 16 {
 		return hex.EncodeToString(id)
@@ -251,9 +252,9 @@ func EncodeCommandID(id []byte) string {
 	return string(text[:])
 }
 
-// Complete sets the commitment of an event that was read. It is stored only if it cannot be computed from salt and body. An
-// event whose row has none of them is returned without a commitment: verification then reports it, and it does not pass as
-// erased.
+// Complete sets the commitment of an event that was read. The commitment is stored only if it cannot be computed from
+// salt and body. If the row has neither, the event is returned without a commitment, so that verification reports it
+// instead of accepting it as erased.
 func Complete(event *conversationv1.Event) {
 	if len(event.GetCommitment()) == 0 && len(event.GetBody()) > 0 {
 		commitment := chain.Commitment(event.GetSalt(), event.GetBody())

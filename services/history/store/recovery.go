@@ -9,16 +9,16 @@ import (
 
 // Recovery contains the operations for operators after a loss.
 type Recovery interface {
-	// RaiseEpochs begins a new epoch in every partition that was ever appended to, and returns the new watermarks by
-	// partition. It is for a database that was restored.
+	// RaiseEpochs begins a new epoch in every partition with an earlier append, and returns the new watermarks by
+	// partition. It is for a restored database.
 	RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error)
 	// AcceptLoss moves the watermark of a partition over lost commands, up to and including the sequence through of the
-	// same stream, begins a new epoch and stores the range. *InvalidError if there is nothing to move over.
+	// same stream. It begins a new epoch and stores the lost range. *InvalidError if there is nothing to move over.
 	AcceptLoss(ctx context.Context, partition ids.Partition, through ids.Sequence) (*Loss, error)
-	// EraseAgain carries out an erasure without an append, as the erase ledger requires, and returns how many events lost
-	// their content. It returns 0 for a conversation that does not exist.
+	// EraseAgain carries out an erasure of the erase ledger, without an append, and returns how many events lost their
+	// content. It returns 0 for a conversation that does not exist.
 	EraseAgain(ctx context.Context, conversationID ids.Conversation, erase *historyv1.EraseEvents) (int, error)
-	// Hashes returns the hashes of events; those that do not exist are left out.
+	// Hashes returns the hashes of events; events that do not exist are left out.
 	Hashes(ctx context.Context, conversationID ids.Conversation, seqs []uint64) (map[uint64][]byte, error)
 }
 
@@ -43,5 +43,5 @@ func CheckLoss(present *historyv1.Watermark, through ids.Sequence) error {
 	return nil
 }
 
-// NextEpoch returns the epoch that follows another one.
+// NextEpoch returns the epoch that follows the epoch old.
 func NextEpoch(old ids.Epoch, nowMs int64) ids.Epoch { return max(old+1, ids.Epoch(max(nowMs, 0))) }

@@ -1,15 +1,15 @@
 package store
 
-// Stats are the statistics of a database. A number that a database does not have is 0.
+// Stats are the statistics of a database. A value that the database does not have is 0.
 type Stats struct {
 	// Backend is "sqlite" or "postgres".
 	Backend string
-	// Busy, Open and MaxConnections count connections to the database (with SQLite, those for reading): in use, open, and
-	// the maximum.
+	// Busy, Open and MaxConnections count connections to the database: in use, open, and the maximum. With SQLite they
+	// count only the connections for reading.
 	Busy, Open, MaxConnections int
 	// Waiting is the number of calls that wait for a connection to PostgreSQL, or for SQLite's writer.
 	Waiting int
-	// GivenUp is the number of calls that got no connection to PostgreSQL in time.
+	// GivenUp is the number of calls that failed because they got no connection to PostgreSQL in time.
 	GivenUp uint64
 	// File is set for SQLite only.
 	File FileStats
@@ -19,8 +19,8 @@ type Stats struct {
 type FileStats struct {
 	// DatabaseBytes and LogBytes are the sizes of the file and of its write-ahead log.
 	DatabaseBytes, LogBytes int64
-	// Commits is the number of committed transactions; writes that arrive together share one.
+	// Commits is the number of committed transactions; writes that arrive together share a transaction.
 	Commits uint64
-	// Copies and FailedCopies are how often the write-ahead log was copied into the file, and how often that failed.
+	// Copies is how often the write-ahead log was copied into the file. FailedCopies is how often copying failed.
 	Copies, FailedCopies uint64
 }

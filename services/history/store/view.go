@@ -15,14 +15,15 @@ type Views interface {
 	Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error)
 	// ReadMessages returns a page of current messages, from one snapshot. ErrNotFound if the viewer is not a member now.
 	ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest) (*historyv1.ReadMessagesResponse, error)
-	// ReplaceViews replaces the stored view rows and reactions of one conversation, if its head is the given one; otherwise
-	// it changes nothing and returns false.
+	// ReplaceViews replaces the stored view rows and reactions of one conversation if its head is head. Otherwise it
+	// changes nothing and returns false.
 	ReplaceViews(ctx context.Context, conversationID ids.Conversation, head ids.Seq, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
-	// ConversationIDs returns at most MaxPage ids of conversations above a given one, rising.
+	// ConversationIDs returns at most MaxPage ids of conversations above the id after, in rising order.
 	ConversationIDs(ctx context.Context, after ids.Conversation) ([]string, error)
 }
 
-// MessagesLimit returns the number of messages to return if a request asks for n; n is at most protocol.MaxMessagesPage.
+// MessagesLimit returns the number of messages to return for a request for n messages; n is at most
+// protocol.MaxMessagesPage.
 func MessagesLimit(n uint32) int {
 	if n == 0 {
 		return protocol.DefaultMessagesPage
@@ -38,7 +39,8 @@ func MessagePage(
 ) (*historyv1.ReadMessagesResponse, error) {
 	limit := MessagesLimit(request.GetLimit())
 	response := &historyv1.ReadMessagesResponse{}
-	// One more than requested is read to learn whether there are more: the next event may not be a message.
+	// The page reads one event more than requested, to learn whether there are more messages: the next event may not be a
+	// message.
 	page, err := Page(view, &historyv1.ReadRequest{
 		After: request.GetAfter(), Before: request.GetBefore(), Backward: request.GetBackward(), Limit: uint32(limit + 1),
 	}, func(first, last ids.Seq, backward bool, limit int, take takeEvent) error {
@@ -58,8 +60,8 @@ func MessagePage(
 	return response, nil
 }
 
-// withoutHiddenEdit removes an edit that was made while the viewer was not a member: they may not see its text. The message
-// then has the content that they could see.
+// withoutHiddenEdit removes an edit that was made while the viewer was not a member, because the viewer may not see its
+// text. The message then has the content from before.
 func (v *View) withoutHiddenEdit(message *historyv1.StoredMessage) {
 	row := message.GetRow()
 	if row.GetEditSeq() == 0 || v.shows(ids.Seq(row.GetEditSeq())) {
@@ -70,7 +72,7 @@ func (v *View) withoutHiddenEdit(message *historyv1.StoredMessage) {
 	}
 }
 
-// AddReactions adds the reactions to each message. counts must be sorted by target, then by falling frequency.
+// AddReactions adds reactions to messages. The calls of add must be sorted by target, then by falling frequency.
 func AddReactions(messages []*historyv1.StoredMessage, each func(add func(target uint64, count *historyv1.ReactionCount)) error) error {
 	bySeq := make(map[uint64]*historyv1.StoredMessage, len(messages))
 	for _, message := range messages {
@@ -83,7 +85,7 @@ func AddReactions(messages []*historyv1.StoredMessage, each func(add func(target
 	})
 }
 
-// ViewRow is a view row as it is scanned: every field is NULL if the message has none.
+// ViewRow is a view row as it is scanned: every field is NULL if the message has no view row.
 type ViewRow struct {
 	seq, edit, editMs, deleted, replies, lastReply sql.NullInt64
 }
@@ -93,10 +95,10 @@ func (r *ViewRow) Dest() []any {
 	return []any{&r.seq, &r.edit, &r.editMs, &r.deleted, &r.replies, &r.lastReply}
 }
 
-// EditSeq returns the seq of the newest edit; 0 for none.
+// EditSeq returns the seq of the newest edit; 0 if there is none.
 func (r *ViewRow) EditSeq() ids.Seq { return ids.Seq(r.edit.Int64) }
 
-// Row returns the row; nil if there is none.
+// Row returns the view row; nil if the message has none.
 func (r *ViewRow) Row() *historyv1.MessageRow {
 	if !r.seq.Valid {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// acceptLossCommand lets a partition continue that stopped at a hole.
+// acceptLossCommand makes a partition that stopped at a hole continue.
 type acceptLossCommand struct {
 	Partition uint32 `arg:"" help:"Partition that stopped."`
 	Through   uint64 `required:"" help:"The last lost stream sequence: one below the first that the stream still contains. The worker's alarm contains both numbers." range:"1.."`

@@ -33,7 +33,7 @@ keep committed commands for one hour.`
 // backupBeginCommand prints the current watermarks.
 type backupBeginCommand struct{}
 
-// Run prints them.
+// Run prints the current watermarks.
 func (*backupBeginCommand) Run(ctx context.Context, d *database, out io.Writer) error {
 	return d.with(ctx, func(store history.Store) error {
 		partitions, err := store.Leases(ctx)

@@ -1,6 +1,6 @@
-// Command runnel-history runs the history service with a SQLite file or PostgreSQL; with PostgreSQL several can run at the
-// same time. It also contains the operator's commands that need the database itself: after a restore, after a loss, and
-// around backups.
+// Command runnel-history runs the history service with a SQLite file or PostgreSQL. With PostgreSQL, several can run at
+// the same time. It also contains the operators' commands that need the database itself: after a restore, after a loss,
+// and for backups.
 package main
 
 import (
@@ -32,8 +32,8 @@ type cli struct {
 
 // database selects the database of a command.
 type database struct {
-	// The history service does not use NATS; the setting has the same name as in the other services, because the number of
-	// partitions must be the same in all of them.
+	// NATS contains the number of partitions. The history service does not use NATS; the setting has the same name as in
+	// the other services, because the number must be the same in all of them.
 	NATS struct {
 		Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16" range:"1..1024"`
 	} `embed:"" prefix:"nats."`

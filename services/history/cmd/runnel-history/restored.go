@@ -9,7 +9,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/ledger"
 )
 
-// restoredCommand is for a database that went back in time.
+// restoredCommand is for a database that was restored to an earlier state.
 type restoredCommand struct {
 	Ledgers []string `arg:"" optional:"" name:"ledger" help:"Further erase ledgers to apply, in addition to --history.erase-ledger: those of the other history services." type:"existingfile"`
 }

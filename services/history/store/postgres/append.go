@@ -19,7 +19,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Texts that runnel_require raises, and names of keys: they distinguish a refusal from a failure.
+// Texts that runnel_require raises, and names of keys. They distinguish a refusal from a failure.
 const (
 	requireWatermark = "watermark"
 	requireHeads     = "heads"
@@ -45,7 +45,7 @@ const (
 	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash,
 		members, created_time_ms, epoch, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 	epochID = "(SELECT id FROM epochs WHERE partition = $11 AND epoch = $12)"
-	// Most events are plain; the columns that only other events need are left out of their statement.
+	// Most events are plain. Their statement leaves out the columns that only other events need.
 	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, epoch_id, format)
 		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
 			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), ` + epochID + `, $13`
@@ -74,11 +74,11 @@ const (
 		JOIN events USING (command_id, conversation_id, sender) ORDER BY ordinality`
 )
 
-// setErasureTimeout sets the timeout of the statements of an append that erases; it lasts for the transaction.
+// setErasureTimeout sets the statement timeout for an append that erases. The setting lasts for the transaction.
 var setErasureTimeout = fmt.Sprintf("SET LOCAL statement_timeout = %d", store.ErasureTimeout.Milliseconds())
 
-// Append commits a batch in one round trip: its statements are sent together, and because only the end of the batch commits
-// them, the first one that fails undoes all. A refused batch takes more round trips, and so does one that begins an epoch.
+// Append commits a batch in one round trip: all its statements are sent together. Only the end of the batch commits, so a
+// statement that fails undoes all. A refused batch, or a batch that begins an epoch, takes more round trips.
 func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	batch, err := store.Plan(request)
 	if err != nil {
@@ -122,8 +122,8 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 	return nil, wrap(tried, err)
 }
 
-// epochOf returns the epoch of a batch's positions. A new one needs the store's clock; the watermark prevents another
-// worker from beginning the same one at the same time.
+// epochOf returns the epoch of a batch's positions. A new epoch needs the store's clock. The check of the watermark
+// prevents two workers from beginning the same epoch.
 func (s *Store) epochOf(ctx context.Context, batch *store.Batch) (ids.Epoch, error) {
 	epoch := ids.Epoch(batch.GetExpected().GetEpoch())
 	if store.BugNoWatermarkCheck {
@@ -146,16 +146,16 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 		results := conn.SendBatch(ctx, batch)
 		for range batch.Len() {
 			if _, err := results.Exec(); err != nil {
-				_ = results.Close() // repeats the same error
+				_ = results.Close() // returns the same error again
 				return err
 			}
 		}
-		return results.Close() // the commit
+		return results.Close() // waits for the commit
 	})
 }
 
-// statements returns the append as SQL. Order matters: the watermark decides whether the batch is committed, so it comes
-// first, and its row is the lock that serialises the appends of a partition.
+// statements returns the append as SQL. The watermark comes first, because it decides whether the batch is committed. Its
+// row is the lock that serialises the appends of a partition.
 func statements(batch *store.Batch, epoch ids.Epoch) *pgx.Batch {
 	sql := &pgx.Batch{}
 	expected, next := batch.GetExpected(), batch.GetNext()
@@ -191,7 +191,7 @@ func statements(batch *store.Batch, epoch ids.Epoch) *pgx.Batch {
 	return sql
 }
 
-// orEmpty turns nil, which the driver would store as NULL, into an empty value.
+// orEmpty turns nil into an empty value. The driver would store nil as NULL.
 func orEmpty(b []byte) []byte {
 	if b == nil {
 		return []byte{}
@@ -240,7 +240,7 @@ func queueConversations(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
 	}
 }
 
-// queueEvents inserts the events, plain ones separately if there are others.
+// queueEvents inserts the events. If the batch has events that are not plain, it inserts the plain ones separately.
 func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
 	full := 0
 	for i := range batch.Rows {
@@ -275,7 +275,7 @@ func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
 	sql.Queue(insertFull, append(c.args(), batch.GetPartition(), uint64(epoch), formats, commitments, extras, targets)...)
 }
 
-// columns are the events, column by column.
+// columns contains the events, column by column.
 type columns struct {
 	conversations, senders []string
 	commands               []pgtype.UUID
@@ -315,8 +315,8 @@ func keys(batch *store.Batch) (conversations, senders []string, commands []pgtyp
 	return conversations, senders, commands
 }
 
-// explain finds out why an append failed on a key: duplicates of committed commands, a repetition within the batch, or
-// otherwise a head or a position.
+// explain finds the reason why an append failed on a key: duplicates of committed commands, a command repeated within the
+// batch, or a head or position, for which otherwise is the error.
 func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error) (*historyv1.AppendResponse, error) {
 	var duplicates []*historyv1.Duplicate
 	if !store.BugNoUniqueKey {
@@ -355,7 +355,7 @@ const saveCursors = `INSERT INTO cursors AS present (conversation_id, user_id, d
 		read_seq = greatest(excluded.read_seq, present.read_seq)
 	WHERE excluded.delivered_seq > present.delivered_seq OR excluded.read_seq > present.read_seq`
 
-// SaveCursors moves cursors with one statement. Its rows are ordered (MergeCursors), so that two such statements cannot
+// SaveCursors moves cursors with one statement. MergeCursors orders its rows, so that two such statements cannot
 // deadlock.
 func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error {
 	merged := store.MergeCursors(updates)

@@ -14,14 +14,14 @@ import (
 const (
 	selectAllMemberships = `SELECT user_id, conversation_id, joined_seq, coalesce(left_seq, 0) FROM memberships
 		WHERE user_id = ANY ($1::text[]) ORDER BY user_id, conversation_id, joined_seq`
-	// The events are looked up one by one: a join could read them all.
+	// The events are looked up one by one: a join could read the whole table.
 	selectRecentMemberships = `SELECT conversation_id, joined_seq, coalesce(left_seq, 0) FROM memberships
 		WHERE user_id = $1 AND $2::bigint <= (SELECT events.time_ms FROM events
 			WHERE events.conversation_id = memberships.conversation_id AND events.seq = coalesce(left_seq, joined_seq))
 		ORDER BY conversation_id, joined_seq LIMIT $3`
 )
 
-// CompareMemberships returns the users whose memberships are not as the caller knows them.
+// CompareMemberships returns the users whose memberships differ from those that the caller knows.
 func (s *Store) CompareMemberships(ctx context.Context, request *historyv1.CompareMembershipsRequest) (response *historyv1.CompareMembershipsResponse, err error) {
 	err = s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
 		response, err = store.CompareMemberships(request, memberships{ctx, conn})
@@ -32,7 +32,7 @@ func (s *Store) CompareMemberships(ctx context.Context, request *historyv1.Compa
 
 // memberships implements store.Memberships for one call.
 type memberships struct {
-	ctx  context.Context //nolint:containedctx // of the one call that it serves
+	ctx  context.Context //nolint:containedctx // the context of the one call
 	conn querier
 }
 

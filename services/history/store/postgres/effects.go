@@ -23,7 +23,7 @@ const (
 
 	// commitment is chain.Commitment in SQL.
 	commitment = `sha256(int8send(17) || 'runnel.content.v2'::bytea || int8send(octet_length(salt)) || salt || int8send(octet_length(body)) || body)`
-	// An erasure of erased events may be repeated: reactions that they added are removed in any case.
+	// An erasure of erased events may be repeated: it removes the reactions that they added in any case.
 	eraseWhere = ` WHERE conversation_id = $1 AND seq < $2 AND kind = ANY ($3::int[]) AND ($4::text = '' OR sender = $4) AND ($5::bigint = 0 OR time_ms < $5)`
 	eraseSet   = `UPDATE events SET commitment = coalesce(commitment, ` + commitment + `), body = NULL, salt = NULL`
 	dropErased = `DELETE FROM reactions WHERE conversation_id = $1 AND seq IN (SELECT seq FROM events`
@@ -45,7 +45,7 @@ func queueMemberships(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
 	}
 }
 
-// queueEffects writes the effects on views, and erases.
+// queueEffects writes the effects on views, and carries out erasures.
 func queueEffects(sql *pgx.Batch, batch *store.Batch) {
 	for i := range batch.Effects {
 		id := ids.Conversation(batch.Effects[i].Row.GetConversationId())
@@ -78,7 +78,7 @@ func queueReaction(sql *pgx.Batch, id ids.Conversation, reaction *historyv1.Reac
 	sql.Queue(putReaction, string(id), reaction.GetTarget(), reaction.GetUserId(), reaction.GetEmoji(), reaction.GetSeq())
 }
 
-// eraseSteps are the conditions of the statements of an erasure, each in addition to eraseWhere.
+// eraseSteps returns the conditions of the statements of an erasure. Each is added to eraseWhere.
 func eraseSteps(erase *historyv1.EraseEvents) []string {
 	switch {
 	case len(erase.GetSeqs()) == 0:

@@ -30,7 +30,8 @@ const (
 		WHERE partition = $1 AND (conversation_id, sender, command_id) > ($2, $3, $4::uuid) ORDER BY partition, conversation_id, sender, command_id LIMIT $5`
 )
 
-// ReadFeed reads up to the watermark that it read first, so several queries give the same result as one snapshot.
+// ReadFeed first reads the watermark, and then the events up to it. Therefore its queries give the same result as one
+// snapshot.
 func (s *Store) ReadFeed(ctx context.Context, partition ids.Partition, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	var page *store.FeedPage
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
@@ -67,7 +68,7 @@ func (s *Store) ReadFeed(ctx context.Context, partition ids.Partition, after *hi
 	return page.Response(), nil
 }
 
-// epochsOf lists the epochs of a partition from one to another.
+// epochsOf lists the epochs of a partition from first to last.
 func epochsOf(ctx context.Context, conn querier, partition ids.Partition, first, last ids.Epoch) (epochs []store.Epoch, err error) {
 	err = each(ctx, conn, func(rows pgx.Rows) (bool, error) {
 		epoch := store.Epoch{}

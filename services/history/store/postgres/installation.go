@@ -92,7 +92,7 @@ func (s *Store) BackupMark(ctx context.Context, partition ids.Partition) (*histo
 		return conn.QueryRow(ctx, selectBackup, uint32(partition)).Scan(&mark.Stream, &mark.Epoch, &mark.Sequence, &mark.TimeNs)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // none was marked
+		return nil, nil //nolint:nilnil // no backup was marked
 	}
 	return mark, wrap(fmt.Sprintf("read the backup mark of partition %d", partition), err)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Lease is one transaction of two round trips. The rows of leases are the lock: requests are serialised, and the clock is
-// read only after the rows are locked, so that a request that waited never uses an older time than the one before it.
+// Lease is one transaction of two round trips. It locks the rows of leases, which serialises requests. It reads the clock
+// only after the rows are locked, so that a request that waited never uses an older time than the request before it.
 func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
 	var response *historyv1.LeaseResponse
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
@@ -108,8 +108,8 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 	return response, wrap("list leases", err)
 }
 
-// Move stores a request, if its worker is live. A worker that stops at the same moment may get it nevertheless; the next
-// Lease of any worker deletes it.
+// Move stores a request if its worker is live. If the worker stops at the same moment, the request may still be stored;
+// the next Lease of any worker deletes it.
 func (s *Store) Move(ctx context.Context, partition ids.Partition, worker string) error {
 	return s.change(ctx, fmt.Sprintf("move partition %d", partition), store.ErrNoWorker, setWanted, uint32(partition), worker)
 }

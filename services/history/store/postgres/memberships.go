@@ -26,8 +26,8 @@ const (
 		ORDER BY m.conversation_id, m.left_seq DESC`
 )
 
-// addRemoved adds the removed users to states that have a number of members together. It is a statement of its own: what is
-// committed between the two is by a worker that owns the partition no longer, and its states are never used.
+// addRemoved adds the removed users to states that have this many members in total. It runs a second statement. An append
+// between both statements is possible only if this worker no longer owns the partition; then its states are never used.
 func (s *Store) addRemoved(ctx context.Context, states []*historyv1.ConversationState, members int) error {
 	named := make([]string, len(states))
 	for i, state := range states {
@@ -49,7 +49,7 @@ func (s *Store) addRemoved(ctx context.Context, states []*historyv1.Conversation
 	}, selectRemoved, named, kinds)
 }
 
-// FindMemberships returns a user's newest membership in each of some conversations.
+// FindMemberships returns a user's newest membership in each of the requested conversations.
 func (s *Store) FindMemberships(ctx context.Context, request *historyv1.FindMembershipsRequest) (found []*historyv1.NewestMembership, err error) {
 	err = s.each(ctx, s.pool.reading, func(rows pgx.Rows) (bool, error) {
 		m := &historyv1.NewestMembership{}

@@ -22,12 +22,13 @@ import (
 const (
 	// channel carries notifications of appends between history services.
 	channel = "runnel_feed"
-	// A payload of wanted and the name of a service asks the other services for notifications. A payload of partitions,
-	// separated by commas, is a notification.
+	// A payload of wanted and the name of a service requests notifications from the other services. A payload of
+	// partitions, separated by commas, is a notification.
 	wanted = "wanted "
-	// newsLifetime is how long a service sends notifications after another one has asked for them.
+	// newsLifetime is how long a service sends notifications after another service has requested them.
 	newsLifetime = 10 * time.Second
-	// newsInterval is the shortest time between two notifications of a service: appends in between share the next one.
+	// newsInterval is the shortest time between two notifications of a service. Appends within this time share the next
+	// notification.
 	newsInterval = 10 * time.Millisecond
 	// newsTimeout is the time limit of one notification.
 	newsTimeout = 5 * time.Second
@@ -35,10 +36,10 @@ const (
 	newsRetry = time.Second
 )
 
-// news wakes readers of the feed when another history service appends. Appends themselves are not slowed down: they only
-// record their partition, and only while another service has waiting readers. One goroutine sends notifications, outside of
-// the appends' transactions, because PostgreSQL commits transactions that notify one by one. The other goroutine listens,
-// on a separate connection. Notifications may be lost: readers read again every store.FeedRecheck.
+// news wakes readers of the feed when another history service appends. It does not slow down appends: they only record
+// their partition, and only while another service has waiting readers. One goroutine sends notifications outside of the
+// appends' transactions, because PostgreSQL commits transactions that notify one by one. The other goroutine listens on a
+// separate connection. Notifications may be lost: readers read again every store.FeedRecheck.
 type news struct {
 	store *Store
 	name  string // the name of this service, by which it recognises its own payloads
@@ -50,9 +51,9 @@ type news struct {
 
 	mu     sync.Mutex
 	dirty  map[uint32]struct{}
-	asked  time.Time // when this service last asked for notifications
+	asked  time.Time // when this service last requested notifications
 	asking bool
-	until  time.Time // until when other services want notifications
+	until  time.Time // time until which other services want notifications
 	wake   chan struct{}
 }
 
@@ -84,7 +85,8 @@ func (s *Store) appended(partition ids.Partition) {
 	}
 }
 
-// FeedBell is rung by the appends of this service at once, and by those of other services when they are notified.
+// FeedBell returns the bell of a partition. Appends of this service ring it at once; appends of other services ring it
+// when their notification arrives.
 func (s *Store) FeedBell(partition ids.Partition) <-chan struct{} {
 	n := s.news
 	n.mu.Lock()
@@ -96,15 +98,15 @@ func (s *Store) FeedBell(partition ids.Partition) <-chan struct{} {
 	return s.bells.Bell(partition)
 }
 
-// nudge wakes tell. n.mu must be held.
+// nudge wakes the goroutine tell. The caller holds n.mu.
 func (n *news) nudge() {
 	select {
 	case n.wake <- struct{}{}:
-	default: // it is awake already
+	default: // tell is already awake
 	}
 }
 
-// tell notifies the other services.
+// tell sends notifications to the other services.
 func (n *news) tell(ctx context.Context) {
 	for {
 		select {
@@ -190,8 +192,8 @@ func (n *news) hear(ctx context.Context) (err error) {
 	}
 }
 
-// heard rings the bells of the partitions in a notification, or records that another service wants notifications. A service
-// receives its own payloads, too.
+// heard handles a payload. It rings the bells of the partitions in a notification, or records that another service wants
+// notifications. A service also receives its own payloads, and ignores them.
 func (n *news) heard(payload string) {
 	if name, asks := strings.CutPrefix(payload, wanted); asks {
 		if name == n.name {

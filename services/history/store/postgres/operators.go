@@ -23,12 +23,12 @@ const (
 
 	selectRevocations = "SELECT user_id, before_ms FROM revocations WHERE before_ms > $1 ORDER BY before_ms LIMIT $2"
 	selectRevocation  = "SELECT user_id, before_ms FROM revocations WHERE user_id = $1 AND before_ms > $2"
-	// lockRevocations serialises revocations: the next one reads the clock and the table only after this one is committed.
-	// The number has no meaning, except that no other lock uses it.
+	// lockRevocations serialises revocations: the next revocation reads the clock and the table only after this one is
+	// committed. The number is arbitrary; no other lock uses it.
 	lockRevocations = "SELECT pg_advisory_xact_lock(7291)"
 )
 
-// revoke chooses a time above all others, unless that would be too far ahead of the clock; see store.MaxRevocationLeadMs.
+// revoke chooses a time above all stored times, unless that is too far ahead of the clock; see store.MaxRevocationLeadMs.
 var revoke = fmt.Sprintf(`INSERT INTO revocations AS present (user_id, before_ms)
 	SELECT $1, greatest(now.ms, (SELECT max(before_ms) + 1 FROM revocations WHERE before_ms <= now.ms + %d)) FROM (SELECT %s) AS now (ms)
 	ON CONFLICT (user_id) DO UPDATE SET before_ms = greatest(excluded.before_ms, present.before_ms) RETURNING before_ms`,
@@ -73,7 +73,7 @@ func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) err
 	return s.change(ctx, "drop dead letter "+key.ID(), store.ErrNoDeadLetter, deleteDeadLetter, uint32(key.Partition), key.Stream, uint64(key.Sequence))
 }
 
-// Revoke is two statements in one round trip and one transaction.
+// Revoke sends two statements in one round trip and one transaction.
 func (s *Store) Revoke(ctx context.Context, user ids.User) (beforeMs int64, err error) {
 	sql := &pgx.Batch{}
 	sql.Queue(lockRevocations)

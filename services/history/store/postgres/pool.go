@@ -14,9 +14,9 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// pool hands out connections. No call waits for one longer than patience: if the database is slow or unreachable, an early
-// error is better for its callers than a growing queue. Reads for clients may use at most half of the connections, so that
-// many clients that return at once never delay commits and the renewal of leases.
+// pool provides connections. No call waits longer than patience for a connection: if the database is slow or unreachable,
+// an early error is better for callers than a growing queue. Reads for clients may use at most half of the connections.
+// Therefore many clients that reconnect at once never delay commits and the renewal of leases.
 type pool struct {
 	*pgxpool.Pool
 	patience time.Duration
@@ -27,7 +27,7 @@ type pool struct {
 	givenUp atomic.Uint64
 }
 
-// lane is a way to get a connection: reading or working. The connection is released when use returns.
+// lane gets a connection for a purpose: reading or working. The connection is released when use returns.
 type lane func(ctx context.Context, use func(conn *pgxpool.Conn) error) error
 
 func newPool(connections *pgxpool.Pool, patience time.Duration) *pool {
@@ -38,7 +38,7 @@ func newPool(connections *pgxpool.Pool, patience time.Duration) *pool {
 	}
 }
 
-// reading is for reads on behalf of clients.
+// reading is the lane for reads on behalf of clients.
 func (p *pool) reading(ctx context.Context, use func(conn *pgxpool.Conn) error) error {
 	patience, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
@@ -54,7 +54,7 @@ func (p *pool) reading(ctx context.Context, use func(conn *pgxpool.Conn) error) 
 	return p.use(ctx, patience, use)
 }
 
-// working is for commits, leases and everything else.
+// working is the lane for commits, leases and all other calls.
 func (p *pool) working(ctx context.Context, use func(conn *pgxpool.Conn) error) error {
 	patience, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
@@ -72,8 +72,8 @@ func (p *pool) use(ctx, patience context.Context, use func(conn *pgxpool.Conn) e
 	err = use(conn)
 	var failed *pgconn.PgError
 	if errors.As(err, &failed) && failed.Code == codeReadOnly {
-		// The server has become a standby. Its name may already resolve to the new primary, but only new connections go
-		// there.
+		// The server has become a standby. Its name may already resolve to the new primary, but only new connections
+		// reach it.
 		p.demoted.Do(p.Reset)
 	}
 	return err
@@ -82,14 +82,14 @@ func (p *pool) use(ctx, patience context.Context, use func(conn *pgxpool.Conn) e
 // codeReadOnly is the error of a write on a standby.
 const codeReadOnly = "25006"
 
-// none returns the reason why there is no connection: the caller's context has ended, or the database is unreachable or too
-// busy.
+// none returns the error for a call without a connection: the caller's context has ended, or the database is unreachable
+// or too busy.
 func (p *pool) none(ctx context.Context, err error) error {
 	p.givenUp.Add(1)
 	if ctx.Err() != nil {
 		return fmt.Errorf("wait for a connection: %w", ctx.Err())
 	}
-	// As text only, because for the caller this is not the end of its context.
+	// The error is included as text only: callers must not take it for the end of their context.
 	return fmt.Errorf("%w: no connection within %s: %s", store.ErrUnavailable, p.patience, err.Error())
 }
 

@@ -11,20 +11,21 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A connection pooler in transaction mode (PgBouncer) gives each transaction any server connection. What belongs to a session
-// does not work through it: settings of the connection, named prepared statements, LISTEN, and the lock that migrations hold. With
-// Config.DirectURL, the pooled connections do without the first two, and the last two use connections of their own.
+// A connection pooler in transaction mode (PgBouncer) may use another server connection for each transaction. Features
+// that belong to a session do not work through it: connection settings, named prepared statements, LISTEN, and the lock
+// of migrations. If Config.DirectURL is set, pooled connections use no settings and no named statements; LISTEN and
+// migrations use direct connections.
 
 // ErrPooler means that the URL leads to a connection pooler although Config.DirectURL is not set.
 var ErrPooler = errors.New("the settings of the connection are refused or ignored: the URL seems to lead to a connection pooler such as PgBouncer; " +
 	"keep it and name PostgreSQL itself with --history.direct-url, or let the URL name PostgreSQL itself")
 
-// plans are the plans that the planner must not choose. Every query is short and goes by key, so an index lookup for each key is
-// always the right plan. If a table has grown since it was last analysed, the planner tends to read and hash all of it; compiling
-// such queries takes longer than running them.
+// plans are the plan types that the planner must not choose. Every query is short and uses keys, so an index lookup for
+// each key is always the right plan. If a table has grown since it was last analysed, the planner tends to read and hash
+// the whole table. JIT compilation of such queries takes longer than running them.
 var plans = []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"}
 
-// tune sets what the connections of the store rely on, apart from guards.
+// tune sets the settings that the store's connections rely on, apart from guards.
 func tune(params map[string]string) {
 	params["application_name"] = "runnel-history"
 	// An acknowledged append must survive a failure of the machine, but databases and roles can have a weaker setting.
@@ -35,10 +36,10 @@ func tune(params map[string]string) {
 	}
 }
 
-// throughPooler makes a connection use nothing that belongs to a session.
+// throughPooler configures a connection to use no feature that belongs to a session.
 func throughPooler(conn *pgx.ConnConfig) {
 	clear(conn.RuntimeParams)
-	conn.RuntimeParams["application_name"] = "runnel-history" // which poolers pass on
+	conn.RuntimeParams["application_name"] = "runnel-history" // poolers pass this setting on
 	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	conn.StatementCacheCapacity = 0
 }
@@ -49,8 +50,8 @@ func refusesSettings(err error) bool {
 	return is && failed.Code == "08P01" && strings.Contains(failed.Message, "startup parameter")
 }
 
-// checkPooler refuses connections whose settings were ignored. Behind a pooler, where the role has to have them, it warns of those
-// that are missing.
+// checkPooler refuses connections whose settings were ignored. Behind a pooler, the settings must be set on the role;
+// checkPooler warns of missing ones.
 func (s *Store) checkPooler(ctx context.Context, log *slog.Logger) error {
 	var seqscan, statement, lock, idle, role string
 	err := s.pool.QueryRow(ctx, `SELECT current_setting('enable_seqscan'), current_setting('statement_timeout'), current_setting('lock_timeout'),

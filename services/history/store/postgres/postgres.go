@@ -32,12 +32,12 @@ import (
 type Config struct {
 	// URL is postgres://user:password@host/database. Required.
 	URL string
-	// DirectURL is the URL of PostgreSQL itself if URL leads to a connection pooler in transaction mode. Migrations and the
-	// connection that listens for news use it. Defaults to empty: there is no pooler.
+	// DirectURL is the URL of PostgreSQL itself if URL leads to a connection pooler in transaction mode. Migrations and
+	// the connection that listens for notifications use it. Defaults to empty: there is no pooler.
 	DirectURL string
-	// Connections is the maximum number of connections, in addition to one that listens for notifications of other
-	// services. A partition's append uses one at a time, so more connections than partitions help only reads. Defaults to
-	// 20.
+	// Connections is the maximum number of connections, in addition to the one that listens for notifications of other
+	// services. A partition's append uses one connection at a time, so more connections than partitions help only reads.
+	// Defaults to 20.
 	Connections int
 	// ConnectTimeout is the time limit for opening a connection. Defaults to 5 s.
 	ConnectTimeout time.Duration
@@ -51,17 +51,17 @@ const (
 	defaultAcquireTimeout = 2 * time.Second
 )
 
-// guards are session settings that end sessions that would block others; the URL may override them. The values allow for a
-// slow disk: statements here take milliseconds.
+// guards are session settings that end sessions which would block others; the URL may override them. The values are
+// generous, for slow disks: statements normally take milliseconds.
 var guards = map[string]string{
-	// By then the caller has long stopped waiting.
+	// After this time the caller has long stopped waiting.
 	"statement_timeout": "10s",
 	// An append waits only for the commit of another append on its partition.
 	"lock_timeout": "3s",
-	// A history service that vanished in the middle of Lease has locked all leases.
+	// A history service that disappeared during Lease has locked all leases.
 	"idle_in_transaction_session_timeout": "5s",
-	// A service that vanished while it sent an append has locked its partition, which only its silence shows; by default
-	// PostgreSQL would wait for two hours.
+	// A service that disappeared during an append has locked its partition. PostgreSQL notices this only because the
+	// connection is silent; by default it would wait for two hours.
 	"tcp_keepalives_idle": "5s", "tcp_keepalives_interval": "2s", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
 }
 
@@ -71,7 +71,7 @@ type Store struct {
 	partitions int
 	bells      store.Bells
 	news       *news
-	pooled     bool // connections lead to a pooler; see pooler.go
+	pooled     bool // connections go through a pooler; see pooler.go
 }
 
 var _ store.Store = (*Store)(nil)
@@ -82,7 +82,7 @@ const minVersion = 150000
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// errURL takes the place of pgx's error, whose text masks the password, but not one that pgx could not recognise as such.
+// errURL replaces pgx's error. Its text masks the password only if pgx recognises it as a password.
 var errURL = errors.New("the PostgreSQL URL cannot be read: it should look like postgres://user:password@host/database")
 
 // CheckURL returns an error if a URL cannot be read. It does not connect.
@@ -111,7 +111,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		throughPooler(settings.ConnConfig)
 	}
 	tune(direct.RuntimeParams)
-	// Migrations may take longer than a call.
+	// Migrations may take longer than the time limit of a call.
 	migrating := direct.Copy()
 	for guard, value := range guards {
 		if _, set := direct.RuntimeParams[guard]; !set {
@@ -119,7 +119,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		}
 	}
 	patience := cmp.Or(cfg.AcquireTimeout, defaultAcquireTimeout)
-	// An idle connection whose server has vanished must not use up the time of the call that gets it.
+	// A call that gets a dead idle connection must notice it before its own time limit.
 	settings.PingTimeout = patience / 4
 
 	connections, err := pgxpool.NewWithConfig(ctx, settings)
@@ -155,7 +155,7 @@ func (s *Store) prepare(ctx context.Context, migrating *pgx.ConnConfig, log *slo
 	return nil
 }
 
-// check refuses a server on which an answered write may not be on disk, and a pooler that nobody told of.
+// check refuses a server on which an answered write may not be on disk, and a pooler that is not configured as one.
 func (s *Store) check(ctx context.Context, log *slog.Logger) error {
 	var version int
 	var synchronous, fsync string
@@ -196,7 +196,7 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	// If several services start at once, one migrates, and the others check again every second for up to five minutes.
+	// If several services start at once, one migrates. The others check again every second for up to five minutes.
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 	if err != nil {
 		return err
@@ -253,7 +253,7 @@ func preparePartitions(ctx context.Context, tx pgx.Tx, partitions int) error {
 // Partitions returns the number of partitions that the database was created with.
 func (s *Store) Partitions() int { return s.partitions }
 
-// Ping writes a row: a standby answers too.
+// Ping writes a row, because a standby can also be read.
 func (s *Store) Ping(ctx context.Context) error {
 	return wrap("write a probe", s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		_, err := conn.Exec(ctx, "INSERT INTO meta (key, value) VALUES ('probe', now()) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
@@ -268,7 +268,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// wrap adds what was tried, and classifies errors as temporary (ErrUnavailable) or permanent (ErrDefect).
+// wrap adds the failed operation to an error, and classifies errors as temporary (ErrUnavailable) or permanent
+// (ErrDefect).
 func wrap(tried string, err error) error {
 	var failed *pgconn.PgError
 	switch {
@@ -283,9 +284,9 @@ func wrap(tried string, err error) error {
 }
 
 // lasting reports whether an error is caused by the data that was sent, so that a retry cannot help: invalid data or a
-// constraint. Every other error counts as temporary: a restart, a standby, a full disk, a deadlock, a timeout, and also a
-// missing table or grant, which the operator must repair. A command with a permanent error becomes a dead letter, and that
-// must not happen because of a fault of the database.
+// violated constraint. Every other error counts as temporary: a restart, a standby, a full disk, a deadlock, a timeout.
+// This includes a missing table or grant, which the operator must repair. A permanent error makes a command a dead
+// letter, which a fault of the database must never do.
 func lasting(code string) bool {
 	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23")
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// The queries. Each is one statement, and therefore one snapshot.
+// The queries. Each query is one statement, and therefore one snapshot.
 const (
 	eventColumns = "events.conversation_id, events.seq, events.time_ms, events.sender, events.command_id::text, events.kind, events.format, events.body, events.salt, events.commitment, events.hash, events.header_extra"
-	// previousHash is read with events that are not read as a range; it is NULL if the row before is missing.
+	// previousHash is the hash of the preceding row, for events that are read alone; it is NULL if that row is missing.
 	previousHash = "(SELECT p.hash FROM events AS p WHERE p.conversation_id = events.conversation_id AND p.seq = events.seq - 1)"
 	// A cursor that was never saved is all zeros.
 	cursorColumns = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
@@ -32,8 +32,8 @@ const (
 	selectHead    = "SELECT head FROM conversations WHERE conversation_id = $1"
 	selectView    = `SELECT joined_seq, left_seq, head FROM memberships JOIN conversations USING (conversation_id)
 		WHERE conversation_id = $1 AND user_id = $2 ORDER BY joined_seq`
-	// present is left_seq IS NULL in a form that does not match the partial index: while the table is small the planner
-	// would read all of that index, and would keep doing so after it has grown.
+	// present means left_seq IS NULL, in a form that does not match the partial index. While the table is small, the
+	// planner would read that whole index, and would keep doing so after it has grown.
 	present      = "coalesce(left_seq, 0) = 0"
 	selectStates = `SELECT conversations.conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + cursorColumns + `
 		FROM conversations
@@ -42,7 +42,7 @@ const (
 		WHERE conversations.conversation_id = ANY ($1::text[])
 		ORDER BY conversations.conversation_id, memberships.user_id`
 	selectHeads = "SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id = ANY ($1::text[])"
-	// Direct conversations have no leaves, so left_seq of the peer need not be checked.
+	// Nobody leaves a direct conversation, so left_seq of the peer need not be checked.
 	selectList = `SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
 			CASE WHEN kind = $1 THEN (SELECT peer.user_id FROM memberships AS peer
 				WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id LIMIT 1) END,
@@ -58,7 +58,7 @@ const (
 		WHERE memberships.conversation_id = $1 AND memberships.user_id > $2 AND ` + present + `
 		ORDER BY memberships.user_id LIMIT $3`
 	selectMember = "SELECT 1 FROM memberships WHERE user_id = $1 AND conversation_id = $2 AND left_seq IS NULL"
-	// The query returns one row in any case.
+	// The query always returns one row.
 	selectRevoked = "SELECT coalesce((SELECT before_ms FROM revocations WHERE user_id = $1), 0)"
 )
 
@@ -97,7 +97,7 @@ func every(rows pgx.Rows, row func() error) error {
 	return until(rows, func() (bool, error) { return true, row() })
 }
 
-// change runs a statement that must change one row; none is returned if there is no such row.
+// change runs a statement that must change one row. If there is no such row, it returns none.
 func (s *Store) change(ctx context.Context, tried string, none error, statement string, args ...any) error {
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		tag, err := conn.Exec(ctx, statement, args...)
@@ -157,7 +157,7 @@ func (s *Store) Watermark(ctx context.Context, partition ids.Partition) (*histor
 	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
-// Conversations returns states, all from one statement but for removed users.
+// Conversations returns states. They come from one statement, except for the removed users.
 func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
@@ -344,7 +344,7 @@ func mayList(ctx context.Context, conn *pgxpool.Conn, id ids.Conversation, viewe
 	return nil
 }
 
-// answer returns an error that is an answer unchanged, and wraps a failure.
+// answer returns an answer of the store unchanged, and wraps a failure of the database.
 func answer(tried string, err error) error {
 	if store.IsAnswer(err) {
 		return err

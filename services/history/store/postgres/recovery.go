@@ -20,8 +20,8 @@ const (
 	selectHashes   = "SELECT seq, hash FROM events WHERE conversation_id = $1 AND seq = ANY ($2::bigint[])"
 )
 
-// RaiseEpochs begins a new epoch in all partitions, in one transaction. The rows of partitions are locked first, so appends
-// wait.
+// RaiseEpochs begins a new epoch in all partitions, in one transaction. It first locks the rows of partitions, so that
+// appends wait.
 func (s *Store) RaiseEpochs(ctx context.Context) (raised []*historyv1.BackupMark, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		if raised, err = readMarks(ctx, tx, lockWatermarks); err != nil {
@@ -37,7 +37,7 @@ func (s *Store) RaiseEpochs(ctx context.Context) (raised []*historyv1.BackupMark
 	return raised, wrap("raise the epochs", err)
 }
 
-// raiseEpoch begins a new epoch in which the partition is at a sequence, and sets both in the mark.
+// raiseEpoch begins a new epoch with the partition at a sequence, and sets both in the mark.
 func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequence ids.Sequence) error {
 	var nowMs int64
 	if err := tx.QueryRow(ctx, "SELECT "+clockMs).Scan(&nowMs); err != nil {
@@ -56,7 +56,7 @@ func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequ
 	return err
 }
 
-// AcceptLoss moves a watermark over lost commands.
+// AcceptLoss moves a partition's watermark over lost commands.
 func (s *Store) AcceptLoss(ctx context.Context, partition ids.Partition, through ids.Sequence) (loss *store.Loss, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		present := &historyv1.Watermark{}
@@ -82,7 +82,7 @@ func (s *Store) AcceptLoss(ctx context.Context, partition ids.Partition, through
 	return loss, nil
 }
 
-// eraseName removes a name that was set by an erased event.
+// eraseName clears a name that was set by an erased event.
 const eraseName = `UPDATE conversations SET name = '' WHERE conversation_id = $1 AND name <> ''
 	AND EXISTS (SELECT 1 FROM events WHERE events.conversation_id = $1 AND events.seq = name_seq AND body IS NULL)`
 

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// rowColumns are the columns of a message's view row; all are NULL if it has none.
+	// rowColumns are the columns of a message's view row; all are NULL if the message has no view row.
 	rowColumns  = "m.seq, m.edit_seq, m.edit_time_ms, m.deleted_seq, m.replies, m.last_reply_seq"
 	joinRow     = " LEFT JOIN message_views AS m ON m.conversation_id = events.conversation_id AND m.seq = events.seq"
 	selectFacts = "SELECT n.ordinality - 1, events.kind, events.sender, events.time_ms, events.body IS NULL, " + rowColumns + `
@@ -38,8 +38,8 @@ const (
 	lockHead  = "SELECT head FROM conversations WHERE conversation_id = $1 FOR UPDATE"
 )
 
-// Facts returns the facts about messages, in one round trip. The two queries see the same data, because only the owner of
-// the partition, which is the caller, appends to it.
+// Facts returns the facts about messages, in one round trip. Both queries see the same data: only the owner of the
+// partition, which is the caller, appends to it.
 func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error) {
 	conversations, seqs, users := make([]string, len(needs)), make([]int64, len(needs)), make([]string, len(needs))
 	named := false
@@ -155,7 +155,8 @@ func scanMessage(rows pgx.Rows) (*historyv1.StoredMessage, int, error) {
 	return message, found.size, nil
 }
 
-// ReplaceViews locks the conversation's row, so that no append happens in between.
+// ReplaceViews replaces the views of a conversation. It locks the conversation's row, so that no append happens
+// meanwhile.
 func (s *Store) ReplaceViews(ctx context.Context, id ids.Conversation, head ids.Seq, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {

@@ -12,8 +12,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Append commits a batch. Everything that does not need the transaction is done first, by the caller: the writer only runs
-// SQL.
+// Append commits a batch. All work that does not need the transaction is done before, by the caller's goroutine, so that
+// the writer only runs SQL.
 func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	batch, err := store.Plan(request)
 	if err != nil {
@@ -45,15 +45,16 @@ type appending struct {
 	nowMs int64
 	// epoch is the epoch of the batch's positions.
 	epoch ids.Epoch
-	// plain are the arguments of events that have only the fields that every message has; full are those of the others.
+	// plain are the arguments of events that have only the fields that every message has; full are the arguments of all
+	// other events.
 	plain, full, heads, create []any
 	continued                  int // conversations that existed before
 	altered                    []*store.Change
 	duplicates                 []*historyv1.Duplicate
 }
 
-// headArgs are the arguments that an event and the head of its conversation have in common. Each is made once: an argument
-// that is not a pointer costs an allocation.
+// headArgs are the arguments that the statements for an event and for its conversation's head share. Each is made once,
+// because making an argument that is not a pointer allocates memory.
 type headArgs struct{ id, seq, hash, sequence any }
 
 func newAppending(batch *store.Batch, nowMs int64) *appending {
@@ -96,7 +97,7 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 	return a
 }
 
-// run does the whole append. Order matters: the watermark decides whether the batch is committed, so it comes first.
+// run does the whole append. The watermark comes first, because it decides whether the batch is committed.
 func (a *appending) run(ctx context.Context, w *writer) error {
 	a.duplicates = nil
 	if err := a.moveWatermark(ctx, w); err != nil {
@@ -157,7 +158,8 @@ func (a *appending) runEvents(ctx context.Context, w *writer) error {
 	return clash(err)
 }
 
-// moveWatermark moves the watermark if it is the one that the batch expects, and begins an epoch if the batch does.
+// moveWatermark moves the watermark if it is the one that the batch expects. If the batch begins an epoch, so does
+// moveWatermark.
 func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 	present := a.GetExpected()
 	if store.BugNoWatermarkCheck {
@@ -205,8 +207,8 @@ func (a *appending) refuse(ctx context.Context, w *writer) error {
 	return err
 }
 
-// explain finds out why an append failed on a key: duplicates of committed commands, a repetition within the batch, or a
-// head.
+// explain finds the reason why an append failed on a key: duplicates of committed commands, a command repeated within the
+// batch, or a head.
 func (a *appending) explain(ctx context.Context, w *writer) error {
 	if !store.BugNoUniqueKey {
 		for i := range a.Rows {
@@ -248,7 +250,7 @@ func clash(err error) error {
 	return err
 }
 
-// orEmpty turns nil, which the driver would store as NULL, into an empty value.
+// orEmpty turns nil into an empty value. The driver would store nil as NULL.
 func orEmpty(b []byte) []byte {
 	if b == nil {
 		return []byte{}
@@ -264,7 +266,7 @@ func orNull(b []byte) any {
 	return b
 }
 
-// SaveCursors moves cursors; the writes of several callers share a commit like appends do.
+// SaveCursors moves cursors. Like appends, the calls of several callers share a commit.
 func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error {
 	merged := store.MergeCursors(updates)
 	if len(merged) == 0 {

@@ -13,14 +13,14 @@ const (
 	checkpointInterval = 250 * time.Millisecond
 	// restartPages is the length of the write-ahead log, in pages of 4 KiB, at which it should restart from its beginning.
 	restartPages = 8000
-	// autocheckpointPages is the length at which SQLite lets the writer copy all of it: 256 MiB.
+	// autocheckpointPages is the log length at which SQLite makes the writer copy the whole log: 256 MiB.
 	autocheckpointPages = 64000
 )
 
-// checkpointer copies committed pages from the write-ahead log into the database file, on a separate connection and
-// concurrently with the writer: if the writer did it, as SQLite does by default, every waiting message would be delayed by
-// tens of milliseconds. A log that is written to continuously is never copied to its end this way; when it has grown long,
-// the writer copies the small rest, after which the log can restart.
+// checkpointer copies committed pages from the write-ahead log into the database file. It uses a separate connection and
+// runs concurrently with the writer. By default SQLite lets the writer copy, which would delay every waiting message by
+// tens of milliseconds. While the log is written continuously, the checkpointer never reaches its end. Therefore, when
+// the log has grown long, the writer copies the small rest, after which the log can restart.
 type checkpointer struct {
 	db     *sql.DB
 	writer *writer
@@ -57,11 +57,11 @@ func (c *checkpointer) loop(ctx context.Context) {
 		seen = commits
 		pages, err := checkpoint(ctx, c.db)
 		if err == nil && pages > restartPages {
-			// A second copy, for pages that were committed meanwhile, so that almost nothing is left for the writer.
+			// Copy again the pages that were committed meanwhile, so that almost nothing is left for the writer.
 			if _, err = checkpoint(ctx, c.db); err == nil {
 				select {
 				case c.writer.restart <- struct{}{}:
-				default: // the writer was asked already
+				default: // the writer was already asked
 				}
 			}
 		}
@@ -88,7 +88,8 @@ type execer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// checkpoint copies as much as it can without blocking anybody, and returns the length of the log in pages.
+// checkpoint copies as many pages as it can without blocking readers or the writer, and returns the length of the log in
+// pages.
 func checkpoint(ctx context.Context, db execer) (pages int, err error) {
 	var busy, copied int
 	err = db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &copied)

@@ -20,7 +20,7 @@ func (s *comparisonReads) prepare(p *preparer) {
 		WHERE m.user_id = ? AND e.time_ms >= (? + 0) ORDER BY m.conversation_id, m.joined_seq LIMIT (? + 0)`)
 }
 
-// CompareMemberships returns the users whose memberships are not as the caller knows them.
+// CompareMemberships returns the users whose memberships differ from those that the caller knows.
 func (s *Store) CompareMemberships(ctx context.Context, request *historyv1.CompareMembershipsRequest) (*historyv1.CompareMembershipsResponse, error) {
 	response, err := store.CompareMemberships(request, memberships{ctx, &s.read.comparison})
 	return response, wrap("compare memberships", err)
@@ -28,7 +28,7 @@ func (s *Store) CompareMemberships(ctx context.Context, request *historyv1.Compa
 
 // memberships implements store.Memberships for one call.
 type memberships struct {
-	ctx  context.Context //nolint:containedctx // of the one call that it serves
+	ctx  context.Context //nolint:containedctx // the context of the one call
 	read *comparisonReads
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// viewStatements write the effects on views, and erase.
+// viewStatements are the statements for effects on views and for erasures.
 type viewStatements struct {
 	message, reaction, dropReaction, dropAllReactions *sql.Stmt
 	eraseSeqs, eraseTargets, eraseAll                 erasing
@@ -89,7 +89,7 @@ func (a *appending) runMemberships(ctx context.Context, w *writer) error {
 	return nil
 }
 
-// runEffects writes the effects on views, and erases.
+// runEffects writes the effects on views, and carries out erasures.
 func (a *appending) runEffects(ctx context.Context, w *writer) error {
 	s := &w.statements.views
 	for i := range a.Effects {
@@ -155,10 +155,10 @@ func (s *viewStatements) erase(ctx context.Context, id ids.Conversation, erase *
 	return erased, nil
 }
 
-// jsonNumbers returns many numbers as one parameter.
+// jsonNumbers returns a list of numbers as one parameter.
 func jsonNumbers[N uint64 | conversationv1.EventKind](numbers []N) string {
 	list, err := json.Marshal(numbers)
-	if err != nil || len(numbers) == 0 { // numbers can always be encoded
+	if err != nil || len(numbers) == 0 { // encoding numbers never fails
 		return "[]"
 	}
 	return string(list)

@@ -10,8 +10,8 @@ import (
 )
 
 // epochs caches the id of each partition's current epoch, so that an append need not look it up. Only the writer uses it.
-// It clears the cache when a write is undone: an id that was read in that write may never be committed, and may be given to
-// another epoch later.
+// The writer clears the cache when it undoes a write: an id read in that write may never be committed, and another epoch
+// may get it later.
 type epochs map[uint32]store.Epoch
 
 // epochID returns the id of an epoch of a partition.
@@ -27,7 +27,7 @@ func (w *writer) epochID(ctx context.Context, partition ids.Partition, epoch ids
 	return found.ID, nil
 }
 
-// beginEpoch ends the epoch of one watermark and begins that of another.
+// beginEpoch ends the epoch of the watermark old and begins the epoch of the watermark next.
 func (w *writer) beginEpoch(ctx context.Context, partition ids.Partition, old, next *historyv1.Watermark) error {
 	if _, err := w.statements.endEpoch.ExecContext(ctx, int64(old.GetSequence()), uint32(partition), int64(old.GetEpoch())); err != nil {
 		return err

@@ -27,7 +27,8 @@ func (s *feedReads) prepare(p *preparer) {
 	s.cursors = p.stmt("SELECT partition, epoch, sequence FROM feed_cursors WHERE reader = ? ORDER BY partition")
 }
 
-// ReadFeed reads up to the watermark that it read first, so several queries give the same result as one snapshot.
+// ReadFeed first reads the watermark, and then the events up to it. Therefore its queries give the same result as one
+// snapshot.
 func (s *Store) ReadFeed(ctx context.Context, partition ids.Partition, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	tried := fmt.Sprintf("read the feed of partition %d", partition)
 	watermark, id, epoch, last := &historyv1.Watermark{}, sql.NullInt64{}, sql.NullInt64{}, sql.NullInt64{}
@@ -58,7 +59,7 @@ func (s *Store) ReadFeed(ctx context.Context, partition ids.Partition, after *hi
 	return page.Response(), answer(tried, err)
 }
 
-// epochs lists the epochs of a partition from one to another.
+// epochs lists the epochs of a partition from first to last.
 func (s *Store) epochs(ctx context.Context, partition ids.Partition, first, last ids.Epoch) (epochs []store.Epoch, err error) {
 	err = each(ctx, s.read.feed.epochs, func(rows *sql.Rows) (bool, error) {
 		epoch := store.Epoch{}
@@ -69,7 +70,7 @@ func (s *Store) epochs(ctx context.Context, partition ids.Partition, first, last
 	return epochs, err
 }
 
-// FeedBell is rung by the appends of this process.
+// FeedBell returns the bell of a partition. Appends of this process ring it.
 func (s *Store) FeedBell(partition ids.Partition) <-chan struct{} { return s.bells.Bell(partition) }
 
 // FeedCursors returns the cursors of a reader.

@@ -17,7 +17,7 @@ import (
 
 const selectLevel = "SELECT value FROM meta WHERE key = 'level'"
 
-// otherReads are the queries that are used rarely.
+// otherReads are rarely used queries.
 type otherReads struct {
 	level, backup, refusals, hashes *sql.Stmt
 }
@@ -30,7 +30,7 @@ func (s *otherReads) prepare(p *preparer) {
 	s.hashes = p.stmt("SELECT seq, hash FROM events WHERE conversation_id = ? AND seq IN (SELECT value FROM json_each(?))")
 }
 
-// installationStatements write what operators change.
+// installationStatements write the settings that operators change.
 type installationStatements struct {
 	level, raiseLevel, watermarks, mark, marks, setWatermark, loss *sql.Stmt
 }
@@ -123,7 +123,7 @@ func readMarks(ctx context.Context, stmt *sql.Stmt) (marks []*historyv1.BackupMa
 func (s *Store) BackupMark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error) {
 	mark, err := scanWatermark(s.read.other.backup.QueryRowContext(ctx, uint32(partition)))
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil //nolint:nilnil // none was marked
+		return nil, nil //nolint:nilnil // no backup was marked
 	}
 	return mark, wrap(fmt.Sprintf("read the backup mark of partition %d", partition), err)
 }

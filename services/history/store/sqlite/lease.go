@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Lease is one write: it sees all leases, and no other write comes in between.
+// Lease runs as one write. It sees all leases, and no other write happens in between.
 func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
 	var response *historyv1.LeaseResponse
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) (err error) {
@@ -20,7 +20,7 @@ func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*hi
 		return err
 	}, nil)
 	if err != nil {
-		// The writer may still be working after the end of the context, so response must not be read then.
+		// The writer may still be running after ctx has ended, so response must not be read.
 		return nil, wrap("lease", err)
 	}
 	return response, nil
@@ -86,7 +86,7 @@ func (w *writer) readWorkers(ctx context.Context) (workers map[string]int64, err
 	return workers, rows.Err()
 }
 
-// Leases is two queries; a change between them is visible in the next answer.
+// Leases runs two queries; a change between them is visible in the next answer.
 func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error) {
 	nowMs := s.now().UnixMilli()
 	response := &historyv1.ListLeasesResponse{}

@@ -16,7 +16,7 @@ import (
 type membershipReads struct{ newest, count, removed *sql.Stmt }
 
 func (s *membershipReads) prepare(p *preparer) {
-	// SQLite takes the other columns from the row that has the maximum.
+	// SQLite takes the other columns from the row with the maximum.
 	s.newest = p.stmt(`SELECT conversation_id, max(joined_seq), coalesce(left_seq, 0) FROM memberships
 		WHERE conversation_id IN (SELECT value FROM json_each(?)) AND user_id = ? GROUP BY conversation_id`)
 	s.count = p.stmt(`SELECT user_id, count(*) FROM memberships
@@ -28,8 +28,8 @@ func (s *membershipReads) prepare(p *preparer) {
 		ORDER BY m.conversation_id, m.left_seq DESC`)
 }
 
-// addRemoved adds the removed users to states that have a number of members together. It is a statement of its own: what is
-// committed between the two is by a worker that owns the partition no longer, and its states are never used.
+// addRemoved adds the removed users to states that have this many members in total. It runs a second statement. An append
+// between both statements is possible only if this worker no longer owns the partition; then its states are never used.
 func (s *Store) addRemoved(ctx context.Context, states []*historyv1.ConversationState, members int) error {
 	named := make([]string, len(states))
 	for i, state := range states {
@@ -50,7 +50,7 @@ func (s *Store) addRemoved(ctx context.Context, states []*historyv1.Conversation
 	}, jsonList(named), string(kinds))
 }
 
-// FindMemberships returns a user's newest membership in each of some conversations.
+// FindMemberships returns a user's newest membership in each of the requested conversations.
 func (s *Store) FindMemberships(ctx context.Context, request *historyv1.FindMembershipsRequest) (found []*historyv1.NewestMembership, err error) {
 	err = each(ctx, s.read.memberships.newest, func(rows *sql.Rows) (bool, error) {
 		m := &historyv1.NewestMembership{}

@@ -58,14 +58,14 @@ func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) err
 	return answer("drop dead letter "+key.ID(), err)
 }
 
-// Revoke is a write like any other: the order of the writer is the order of the times.
+// Revoke runs as one write. Writes run one after another, so the times rise in the order of the writes.
 func (s *Store) Revoke(ctx context.Context, user ids.User) (int64, error) {
 	var beforeMs int64
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		return w.statements.revoke.QueryRowContext(ctx, string(user), s.now().UnixMilli()).Scan(&beforeMs)
 	}, nil)
 	if err != nil {
-		// The writer may still be working after the end of the context, so beforeMs must not be read then.
+		// The writer may still be running after ctx has ended, so beforeMs must not be read.
 		return 0, wrap("revoke a user's tokens", err)
 	}
 	return beforeMs, nil

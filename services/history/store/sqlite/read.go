@@ -17,13 +17,13 @@ import (
 const (
 	selectWatermark = "SELECT stream, epoch, sequence, time_ns FROM partitions WHERE partition = ?"
 	eventColumns    = "e.conversation_id, e.seq, e.time_ms, e.sender, e.command_id, e.kind, e.format, e.body, e.salt, e.commitment, e.hash, e.header_extra"
-	// previousHash is read with events that are not read as a range; it is NULL if the row before is missing.
+	// previousHash is the hash of the preceding row, for events that are read alone; it is NULL if that row is missing.
 	previousHash  = "(SELECT p.hash FROM events AS p WHERE p.conversation_id = e.conversation_id AND p.seq = e.seq - 1)"
 	selectRange   = "SELECT " + eventColumns + " FROM events AS e WHERE conversation_id = ? AND seq BETWEEN (? + 0) AND (? + 0)"
 	selectCommand = "SELECT " + eventColumns + ", " + previousHash + " FROM events AS e WHERE command_id = ? AND conversation_id = ? AND sender = ?"
 	// A cursor that was never saved is all zeros.
 	selectCursor = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
-	// Direct conversations have no leaves, so left_seq of the peer need not be checked.
+	// Nobody leaves a direct conversation, so left_seq of the peer need not be checked.
 	selectList = `SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
 			iif(kind = ?, (SELECT peer.user_id FROM memberships AS peer
 				WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id LIMIT 1), NULL),
@@ -34,9 +34,10 @@ const (
 	listOrder = " ORDER BY memberships.conversation_id LIMIT (? + 0)"
 )
 
-// readStatements are the queries, prepared on the pool. Each is one statement, and therefore one snapshot. Parameters of
-// ranges and limits are written as expressions like (? + 0): SQLite reads the value of a bare parameter to choose its plan,
-// and so prepares the statement again for every call, which took four fifths of a short query's time.
+// readStatements are the queries, prepared on the pool. Each query is one statement, and therefore one snapshot.
+// Parameters of ranges and limits are written as expressions like (? + 0). To choose a plan, SQLite reads the value of a
+// bare parameter, and therefore prepares the statement again for every call. That took four fifths of the time of a short
+// query.
 type readStatements struct {
 	watermark, command, rising, falling, head, view, states, heads, list, listNamed, members, member *sql.Stmt
 
@@ -152,7 +153,7 @@ func (s *Store) Watermark(ctx context.Context, partition ids.Partition) (*histor
 	return watermark, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
-// Conversations returns states, all from one statement but for removed users.
+// Conversations returns states. They come from one statement, except for the removed users.
 func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
@@ -335,7 +336,7 @@ func (s *Store) mayList(ctx context.Context, id ids.Conversation, viewer ids.Use
 	return nil
 }
 
-// answer returns an error that is an answer unchanged, and wraps a failure.
+// answer returns an answer of the store unchanged, and wraps a failure of the database.
 func answer(tried string, err error) error {
 	if store.IsAnswer(err) {
 		return err
@@ -343,10 +344,10 @@ func answer(tried string, err error) error {
 	return wrap(tried, err)
 }
 
-// jsonList returns many ids as one parameter, so that one prepared statement accepts any number of them.
+// jsonList returns a list of ids as one parameter, so that one prepared statement accepts any number of ids.
 func jsonList(conversations []string) string {
 	list, err := json.Marshal(conversations)
-	if err != nil || len(conversations) == 0 { // strings can always be encoded
+	if err != nil || len(conversations) == 0 { // encoding strings never fails
 		return "[]"
 	}
 	return string(list)

@@ -33,7 +33,7 @@ func (s *Store) RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error
 	return raised, nil
 }
 
-// raiseEpoch begins a new epoch in which the partition is at a sequence, and sets both in the mark.
+// raiseEpoch begins a new epoch with the partition at a sequence, and sets both in the mark.
 func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, sequence ids.Sequence, nowMs int64) error {
 	at := mark.GetWatermark()
 	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: uint64(store.NextEpoch(ids.Epoch(at.GetEpoch()), nowMs)), Sequence: uint64(sequence), TimeNs: at.GetTimeNs()}
@@ -45,7 +45,7 @@ func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, seq
 	return err
 }
 
-// AcceptLoss moves a watermark over lost commands.
+// AcceptLoss moves a partition's watermark over lost commands.
 func (s *Store) AcceptLoss(ctx context.Context, partition ids.Partition, through ids.Sequence) (*store.Loss, error) {
 	var loss *store.Loss
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {

@@ -1,6 +1,6 @@
 // Package sqlite is the store in one SQLite file, for a single machine, in pure Go. Every answered write is on disk (WAL,
 // synchronous=FULL); writes that arrive together share one commit (see writer). Only one history service at a time may
-// write; several, and other programs, may read the file.
+// write the file. Several services and other programs may read it.
 package sqlite
 
 import (
@@ -56,7 +56,8 @@ const readConnections = 4
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Open opens or creates the database and updates its schema. partitions must be the number that it was created with.
+// Open opens or creates the database and updates its schema. partitions must be the number with which the database was
+// created.
 func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ *Store, err error) {
 	path, err := filepath.Abs(cfg.Path)
 	if err != nil {
@@ -65,7 +66,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("make the database's directory: %w", err)
 	}
-	// The file is created here so that only its owner can read messages; SQLite gives the files next to it the same mode.
+	// Create the file here, so that only its owner can read messages; SQLite gives the files next to it the same mode.
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the database file: %w", err)
@@ -113,8 +114,8 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 }
 
 // Pragmas of the writer. The page cache (64 MiB) holds the pages that a busy installation appends to: with SQLite's default
-// of 2 MiB most inserts read a page back first.
-// wal_autocheckpoint is for the case that the checkpointer does not keep up.
+// of 2 MiB most inserts would first have to read a page.
+// wal_autocheckpoint takes effect only if the checkpointer is too slow.
 // temp_store keeps the data of savepoints in memory.
 var writePragmas = []string{
 	"busy_timeout(5000)", "journal_mode(wal)", synchronous, "cache_size(-65536)", fmt.Sprintf("wal_autocheckpoint(%d)", autocheckpointPages),
@@ -225,7 +226,7 @@ func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
 // Partitions returns the number of partitions that the database was created with.
 func (s *Store) Partitions() int { return s.partitions }
 
-// Ping reads a row, and writes one through the writer.
+// Ping reads a row, and writes a row through the writer.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, err := s.Level(ctx); err != nil {
 		return err
@@ -259,10 +260,10 @@ func size(path string) int64 {
 	return info.Size()
 }
 
-// Close commits what is queued, waits for the writer, and closes the file.
+// Close commits the queued writes, waits for the writer, and closes the file.
 func (s *Store) Close() error {
 	var errs []error
-	// Readers are closed first: the last connection to close copies the WAL into the file, which readers may not do.
+	// Close the readers first: the last connection to close copies the WAL into the file, which a reader may not do.
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
 	}
@@ -275,7 +276,8 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// wrap adds what was tried, and classifies errors as temporary (ErrUnavailable) or permanent (ErrDefect).
+// wrap adds the failed operation to an error, and classifies errors as temporary (ErrUnavailable) or permanent
+// (ErrDefect).
 func wrap(tried string, err error) error {
 	var failed *sqlite.Error
 	switch {
@@ -290,8 +292,8 @@ func wrap(tried string, err error) error {
 }
 
 // lasting reports whether an error is caused by the data that was written, so that a retry cannot help. Every other error
-// counts as temporary, above all a full or failing disk: a command with a permanent error becomes a dead letter, and that
-// must not happen because of a fault of the database.
+// counts as temporary, above all a full or failing disk. A permanent error makes a command a dead letter, which a fault
+// of the database must never do.
 func lasting(code int) bool {
 	switch code & 0xff { // the other bits distinguish errors of this kind
 	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:
@@ -300,8 +302,8 @@ func lasting(code int) bool {
 	return false
 }
 
-// broken wraps an error of a statement that controls the transaction: whatever the error's code, it is not caused by the
-// write.
+// broken wraps an error of a statement that controls the transaction. Whatever its code, the write is not its cause, so
+// it counts as temporary.
 func broken(tried string, err error) error {
 	if err == nil {
 		return nil
@@ -309,7 +311,7 @@ func broken(tried string, err error) error {
 	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
 }
 
-// violates reports whether a statement failed because a key exists already.
+// violates reports whether a statement failed because a key already exists.
 func violates(err error) bool {
 	var failed *sqlite.Error
 	if !errors.As(err, &failed) {

@@ -12,14 +12,14 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// preparer prepares statements until the first error, so that a list of them reads as a list.
+// preparer prepares statements until the first error. Callers check the error once, after a list of statements.
 type preparer struct {
 	prepare  func(query string) (*sql.Stmt, error)
 	prepared []*sql.Stmt
 	err      error
 }
 
-// preparing prepares on a connection, or on a pool.
+// preparing makes a preparer for a connection or a pool.
 func preparing(ctx context.Context, on interface {
 	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
 },
@@ -40,8 +40,8 @@ func (p *preparer) stmt(query string) *sql.Stmt {
 	return stmt
 }
 
-// close closes the prepared statements. A pool does that by itself, a connection does not, and SQLite keeps a connection
-// with open statements, and its files, open.
+// close closes the prepared statements. A pool closes its statements itself; a connection does not. SQLite keeps a
+// connection with open statements, and its files, open.
 func (p *preparer) close() error {
 	errs := make([]error, 0, len(p.prepared))
 	for _, stmt := range p.prepared {
@@ -50,18 +50,19 @@ func (p *preparer) close() error {
 	return errors.Join(errs...)
 }
 
-// rowCounts are the row counts for which statements of many rows are prepared, falling. 100 rows take 64 + 16 + 16 + 4.
+// rowCounts are the row counts for which a statement of many rows is prepared, falling. For example, 100 rows are written
+// as 64 + 16 + 16 + 4.
 var rowCounts = [...]int{64, 16, 4, 1}
 
 // manyRows is one statement prepared for each of rowCounts.
 type manyRows struct {
 	statements [len(rowCounts)]*sql.Stmt
 	width      int
-	args       []any // the arguments of one statement, reused; only the writer runs it
+	args       []any // the arguments of one statement, reused; only the writer uses them
 }
 
-// manyRows prepares before, then row once for each row, then after. ?1 in row is an argument that all rows share; the
-// others must follow it in the first row.
+// manyRows prepares statements that consist of before, then row once for each row, then after. ?1 in row is an argument
+// that all rows share; the other arguments must follow it in the first row.
 func (p *preparer) manyRows(before, row, after string) manyRows {
 	m := manyRows{width: strings.Count(row, "?") - strings.Count(row, "?1")}
 	for i, n := range rowCounts {
@@ -70,8 +71,8 @@ func (p *preparer) manyRows(before, row, after string) manyRows {
 	return m
 }
 
-// exec runs the statement over all rows of args (width arguments a row) and returns how many rows it changed. shared is the
-// argument ?1 that all rows have in common, if there is one.
+// exec runs the statement over all rows in args, with width arguments per row, and returns how many rows it changed.
+// shared is the argument ?1 that all rows share, if there is one.
 func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed int, err error) {
 	for i, n := range rowCounts {
 		for len(args) >= n*m.width {
@@ -130,9 +131,9 @@ func (s *writeStatements) prepare(p *preparer) {
 	s.readWatermark = p.stmt(selectWatermark)
 	s.endEpoch = p.stmt("UPDATE epochs SET last_sequence = ? WHERE partition = ? AND epoch = ?")
 	s.beginEpoch = p.stmt("INSERT INTO epochs (partition, epoch, stream) VALUES (?, ?, ?)")
-	// OR FAIL keeps the rows before a conflict. The append is undone as a whole anyway, and SQLite need not keep a journal
-	// for each statement. Most events are plain; the columns that only other events need are left out of their statement,
-	// because every argument costs time.
+	// OR FAIL keeps the rows before a conflict. That is harmless, because the whole append is undone anyway, and SQLite
+	// need not keep a journal for each statement. Most events are plain. Their statement leaves out the columns that only
+	// other events need, because every argument costs time.
 	s.plainEvents = p.manyRows(`INSERT OR FAIL INTO events (epoch_id, format, conversation_id, seq, time_ms, sender, command_id, kind,
 		body, salt, hash, sequence) VALUES `, fmt.Sprintf("(?1,%d,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
 	s.fullEvents = p.manyRows(`INSERT OR FAIL INTO events (epoch_id, conversation_id, seq, time_ms, sender, command_id, kind,

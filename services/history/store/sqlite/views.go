@@ -19,7 +19,7 @@ type viewReads struct {
 }
 
 const (
-	// rowColumns are the columns of a message's view row; all but the first are NULL if it has none.
+	// rowColumns are the columns of a message's view row. If the message has no view row, all but the first are NULL.
 	rowColumns     = "m.seq, m.edit_seq, m.edit_time_ms, m.deleted_seq, m.replies, m.last_reply_seq"
 	joinRow        = " LEFT JOIN message_views AS m ON m.conversation_id = e.conversation_id AND m.seq = e.seq"
 	selectMessages = "SELECT " + eventColumns + ", " + previousHash + ", " + rowColumns + ", " +
@@ -30,7 +30,7 @@ const (
 )
 
 func (s *viewReads) prepare(p *preparer) {
-	// CROSS JOIN prevents SQLite from starting with the table.
+	// CROSS JOIN makes SQLite start with the list of needs instead of the table.
 	const needs = ` FROM json_each(?) AS n CROSS JOIN `
 	s.facts = p.stmt("SELECT n.key, e.kind, e.sender, e.time_ms, e.body IS NULL, " + rowColumns + needs +
 		"events AS e ON e.conversation_id = json_extract(n.value, '$[0]') AND e.seq = json_extract(n.value, '$[1]')" + joinRow + " ORDER BY n.key")
@@ -43,8 +43,8 @@ func (s *viewReads) prepare(p *preparer) {
 	s.conversations = p.stmt("SELECT conversation_id FROM conversations WHERE conversation_id > (? || '') ORDER BY conversation_id LIMIT (? + 0)")
 }
 
-// Facts returns the facts about messages. The two queries see the same data, because only the owner of the partition, which
-// is the caller, appends to it.
+// Facts returns the facts about messages. Both queries see the same data: only the owner of the partition, which is the
+// caller, appends to it.
 func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error) {
 	list := make([][3]any, len(needs))
 	users := false
@@ -150,7 +150,7 @@ func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
 	return message, found.size + len(edit.GetBody()), nil
 }
 
-// ReplaceViews is one write: no append happens in between.
+// ReplaceViews replaces the views of a conversation in one write, so no append happens meanwhile.
 func (s *Store) ReplaceViews(ctx context.Context, id ids.Conversation, head ids.Seq, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		views := &w.statements.views

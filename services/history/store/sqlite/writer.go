@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// queueLength limits the writes that wait; the caller of the next one waits until there is room.
+	// queueLength is the maximum number of waiting writes. The caller of a further write waits until there is room.
 	queueLength = 256
-	// maxGroup limits the writes of one transaction, so that no answer waits for an endless one.
+	// maxGroup is the maximum number of writes in one transaction, so that no write waits too long for its commit.
 	maxGroup = 64
 )
 
-// writer owns the only connection that writes. It puts all waiting writes into one transaction, so that they share one
-// fsync: while that is running, the next group collects, without a timer. Each write has its own savepoint; a refused write
-// is rolled back to it and does not affect the others. No write is answered before the commit has returned.
+// writer owns the only connection that writes. It runs all waiting writes in one transaction, so that they share one
+// fsync. While this runs, the next group collects, without a timer. Each write has its own savepoint. A refused write is
+// rolled back to its savepoint and does not affect the others. No write is answered before the commit has returned.
 type writer struct {
 	db         *sql.DB
 	conn       *sql.Conn
@@ -39,20 +39,20 @@ type writer struct {
 	closing sync.Once
 }
 
-// write is one unit: it is committed completely, or not at all.
+// write is one unit of work: it is committed completely, or not at all.
 type write struct {
-	// gone is not nil once the caller has stopped waiting.
+	// gone returns an error once the caller has stopped waiting.
 	gone func() error
-	// run writes. If it returns an error, everything it did is undone.
+	// run executes the write. If it returns an error, all its changes are undone.
 	run action
-	// explain, if set, turns errClash of run into a more specific error; it runs after run was undone, in the same
+	// explain, if set, turns errClash of run into a more specific error. It runs after run was undone, in the same
 	// transaction.
 	explain action
 	err     chan error // has a buffer of one: the writer never waits for a caller
 }
 
-// action runs SQL on the writer's connection. Its context is the writer's: a caller that stops waiting must not interrupt a
-// transaction that contains the writes of others.
+// action runs SQL on the writer's connection. Its context is the writer's, not the caller's: a caller that stops waiting
+// must not interrupt a transaction that contains other callers' writes.
 type action func(ctx context.Context, w *writer) error
 
 // errClash means that a write met a key or a head that it did not expect.
@@ -100,7 +100,7 @@ func (w *writer) do(ctx context.Context, run, explain action) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the commit: %w", ctx.Err())
 	case <-w.done:
-		// The writer has ended; it may have answered before that.
+		// The writer has ended, but may have answered this write before.
 		select {
 		case err := <-one.err:
 			return err
@@ -117,7 +117,7 @@ func (w *writer) close() (err error) {
 	w.closing.Do(func() {
 		close(w.quit)
 		<-w.done
-		// The connection is closed first: sql.DB waits for it.
+		// Close the connection before the pool: sql.DB waits for it.
 		err = errors.Join(w.prepared.close(), w.conn.Close(), w.db.Close())
 	})
 	return err
@@ -131,7 +131,7 @@ func (w *writer) loop(ctx context.Context) {
 		case one := <-w.queue:
 			group = append(group[:0], one)
 		case <-w.restart:
-			// If the copy fails the log stays long, and SQLite itself copies it in the end (wal_autocheckpoint).
+			// If copying fails, the log stays long, and SQLite later copies it itself (wal_autocheckpoint).
 			_, _ = checkpoint(ctx, w.conn)
 			continue
 		case <-w.quit:
@@ -158,7 +158,7 @@ func (w *writer) gather(group []*write) []*write {
 	return group
 }
 
-// run commits a group and answers all its writes.
+// run commits a group and answers its writes.
 func (w *writer) run(ctx context.Context, group []*write) {
 	outcomes := make([]error, len(group))
 	err := w.transact(ctx, group, outcomes)
@@ -167,7 +167,7 @@ func (w *writer) run(ctx context.Context, group []*write) {
 	}
 	for i, one := range group {
 		if err != nil {
-			// Even a refusal is not valid any more: it may depend on an earlier write of the group, which is undone now.
+			// Refusals are not valid either: they may depend on an earlier write of the group, which is undone now.
 			one.err <- err
 			continue
 		}
@@ -175,17 +175,19 @@ func (w *writer) run(ctx context.Context, group []*write) {
 	}
 }
 
-// transact runs a group in one transaction. Its error concerns the whole group; outcomes are those of the single writes.
+// transact runs a group in one transaction. Its error concerns the whole group; outcomes are the results of the single
+// writes.
 func (w *writer) transact(ctx context.Context, group []*write, outcomes []error) error {
 	if _, err := w.begin.ExecContext(ctx); err != nil {
-		// A transaction left open by a failed rollback is the only state that would not recover by itself.
+		// This ends a transaction that a failed rollback left open, which is the only state that does not recover by
+		// itself.
 		_, _ = w.rollback.ExecContext(ctx)
 		return broken("begin", err)
 	}
 	written := 0
 	for i, one := range group {
 		if err := one.gone(); err != nil {
-			outcomes[i] = err // its caller has stopped waiting; nothing was done
+			outcomes[i] = err // the caller has stopped waiting, so the write is not run
 			continue
 		}
 		taken, err := w.runOne(ctx, one, len(group) > 1, &outcomes[i])
@@ -209,8 +211,8 @@ func (w *writer) transact(ctx context.Context, group []*write, outcomes []error)
 	return nil
 }
 
-// runOne runs one write of a group. The error means that the transaction cannot continue; the write's own outcome is
-// separate. A group of one needs no savepoint: undoing it rolls back the transaction.
+// runOne runs one write of a group and sets its outcome. It returns an error if the transaction cannot continue. A group
+// with a single write needs no savepoint: undoing the write rolls back the transaction.
 func (w *writer) runOne(ctx context.Context, one *write, shared bool, outcome *error) (written bool, err error) {
 	if shared {
 		if _, err := w.savepoint.ExecContext(ctx); err != nil {
@@ -225,7 +227,7 @@ func (w *writer) runOne(ctx context.Context, one *write, shared bool, outcome *e
 		return true, broken("release a savepoint", err)
 	}
 	if err := w.takeBack(ctx, shared); err != nil {
-		// SQLite ends the whole transaction by itself when the disk is full or failing.
+		// SQLite itself ends the whole transaction if the disk is full or failing.
 		return false, errors.Join(err, *outcome)
 	}
 	if errors.Is(*outcome, errClash) && one.explain != nil {
@@ -235,7 +237,7 @@ func (w *writer) runOne(ctx context.Context, one *write, shared bool, outcome *e
 }
 
 func (w *writer) takeBack(ctx context.Context, shared bool) error {
-	clear(w.epochs) // the write may have begun an epoch, whose id the next new epoch will get
+	clear(w.epochs) // the write may have begun an epoch; the next new epoch will get the same id
 	if shared {
 		if _, err := w.rollbackTo.ExecContext(ctx); err != nil {
 			return broken("roll back to a savepoint", err)

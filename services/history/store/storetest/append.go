@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// group makes a store, a worker and a group of alice and bob.
+// group makes a store, a worker and a group with the members alice and bob.
 func group(t *testing.T, subject Subject) (*Database, *Worker, string) {
 	t.Helper()
 	db := subject.New(t)
@@ -43,7 +43,7 @@ func testAppend(t *testing.T, subject Subject) {
 	t.Run("appended events are read back unchanged", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		want := ReadAll(t, db, id)
-		for i := range 30 { // one batch of several conversations, interleaved
+		for i := range 30 { // one batch with events of several conversations, interleaved
 			worker.Commit(t, worker.CreateGroup("carol", "", "dave"))
 			message := worker.Command(id, []string{"alice", "bob"}[i%2], &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{
 				Text: "grüße\n\t🙂", ReplyTo: uint64(i % 2 * 2), Metadata: map[string]string{"a": "1", "b": ""},
@@ -90,7 +90,7 @@ func testAppend(t *testing.T, subject Subject) {
 		db, worker, id := group(t, subject)
 		one, two := worker.Command(id, "alice", Message("1")), worker.Command(id, "bob", Message("2"))
 		first := worker.Commit(t, one, two)
-		// The same id from another sender is another command.
+		// With another sender, the same id is another command.
 		other := worker.Command(id, "bob", Message("3"))
 		other.CommandId = one.GetCommandId()
 		batch := worker.Batch(worker.Fork().Apply(t, two, other, one)...)
@@ -137,7 +137,7 @@ func testAppend(t *testing.T, subject Subject) {
 		_, err = elsewhere.Append(t.Context(), elsewhere.Batch(elsewhere.Apply(t, elsewhere.Command(created, "eve", Message("of nothing")))...))
 		requireTaken(t, err, ids.Conversation(created), 2, 0)
 
-		// A second create of the same conversation by another command.
+		// Another command creates the same conversation a second time.
 		direct := NewWorker(db, 7, worker.clock)
 		met := direct.Commit(t, direct.CreateDirect("alice", "bob"))[0].GetConversationId()
 		again := NewWorker(db, 7, worker.clock)
@@ -173,7 +173,8 @@ func testAppend(t *testing.T, subject Subject) {
 		require.NoError(t, err)
 		require.Len(t, deadLetters(t, db, &historyv1.ListDeadLettersRequest{}), 2)
 
-		// After the stream has lost its tail the position goes back, in a new epoch, and the same commands may come again.
+		// After the stream has lost its last messages, the position goes back in a new epoch, and the same commands may
+		// come again.
 		back := &historyv1.AppendRequest{Partition: 3, Expected: worker.Watermark, Next: &historyv1.Watermark{Stream: "1790000000000000000", Sequence: 1}, BeginEpoch: true}
 		_, err = worker.Append(t.Context(), back)
 		require.NoError(t, err)
@@ -195,7 +196,7 @@ func testAppend(t *testing.T, subject Subject) {
 				id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
 				for range 20 {
 					events := worker.Commit(t, worker.Command(id, "alice", Message("good")))
-					// Three kinds of refusal, each at another point of the transaction.
+					// Three kinds of refusal, each at a different point of the transaction.
 					stale := worker.Fork()
 					stale.Watermark = &historyv1.Watermark{Stream: worker.Watermark.GetStream(), Sequence: 1, Epoch: 1}
 					_, err := stale.Append(t.Context(), stale.Batch())
@@ -217,7 +218,7 @@ func testAppend(t *testing.T, subject Subject) {
 	})
 }
 
-// race lets workers with the same state append at once, through the stores in turn.
+// race lets workers with the same state append concurrently, using the stores in turn.
 func race(t *testing.T, worker *Worker, id string, stores ...store.Store) {
 	t.Helper()
 	for range 5 {
@@ -251,7 +252,7 @@ func race(t *testing.T, worker *Worker, id string, stores ...store.Store) {
 	require.Len(t, VerifyLog(t, stores[0], id), 6)
 }
 
-// requireTaken checks that an error names the conversation, the seq that does not continue it, and its head.
+// requireTaken checks that an error names the conversation, the seq that does not continue its log, and its head.
 func requireTaken(t *testing.T, err error, id ids.Conversation, first, head ids.Seq) {
 	t.Helper()
 	require.ErrorIs(t, err, store.ErrSeqTaken)

@@ -18,8 +18,8 @@ import (
 // benchConversations is the number of groups in the first benchmark.
 const benchConversations = 500
 
-// Benchmark measures appends of 1, 16 and 100 events, one partition at a time and all of them at once. In addition to the
-// time per append it reports events/s, the process's CPU per event (without that of a PostgreSQL server), and p50 and p99
+// Benchmark measures appends of 1, 16 and 100 events, in one partition and in all partitions at once. In addition to the
+// time per append it reports events/s, the process's CPU time per event (without a PostgreSQL server's), and p50 and p99
 // of an append.
 func Benchmark(b *testing.B, subject Subject) {
 	for _, partitions := range []int{1, Partitions} {
@@ -108,8 +108,8 @@ func cpu() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// BenchmarkRead measures reading a page of the 100 newest events of one of 500 conversations, with as many readers as there
-// are processors.
+// BenchmarkRead measures reading a page of the 100 newest events of one of 500 conversations. The number of readers is
+// the number of processors.
 func BenchmarkRead(b *testing.B, subject Subject) {
 	b.Helper()
 	db := subject.New(b)

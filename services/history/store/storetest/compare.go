@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// compare compares users of whom the digests are known, and returns those that changed.
+// compare compares users whose digests are known, and returns the users whose memberships changed.
 func compare(t *testing.T, s store.Store, sinceMs int64, known map[string]uint64) map[string]*historyv1.ChangedMemberships {
 	t.Helper()
 	request := &historyv1.CompareMembershipsRequest{SinceMs: sinceMs}

@@ -52,7 +52,7 @@ func testCursors(t *testing.T, subject Subject) {
 	})
 }
 
-// saveAtOnce saves the same cursors concurrently in opposite orders, through the stores in turn.
+// saveAtOnce saves the same cursors concurrently in opposite orders, using the stores in turn.
 func saveAtOnce(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	worker := NewWorker(stores[0], 0, &Clock{})

@@ -24,7 +24,7 @@ func putAside(t *testing.T, worker *Worker, stream string, letters ...*historyv1
 	require.NoError(t, err)
 }
 
-// deadLetters lists page by page.
+// deadLetters lists all dead letters, page by page.
 func deadLetters(t *testing.T, s store.Store, request *historyv1.ListDeadLettersRequest) []*historyv1.StoredDeadLetter {
 	t.Helper()
 	var all []*historyv1.StoredDeadLetter
@@ -57,7 +57,7 @@ func testDeadLetters(t *testing.T, subject Subject) {
 		for _, letter := range all {
 			ids = append(ids, letter.GetDeadLetterId())
 			require.Empty(t, letter.GetLetter().GetPayload())
-			// The times are those of the store's clock, on the same machine; a database rounds them.
+			// The times come from the store's clock, on the same machine; a database rounds them.
 			require.InDelta(t, begun, letter.GetTimeMs(), float64(time.Hour.Milliseconds()))
 		}
 		require.Equal(t, []string{

@@ -88,7 +88,7 @@ func testEffects(t *testing.T, subject Subject) {
 		require.ErrorAs(t, err, &moved)
 		require.Nil(t, facts(t, db, id, 2, "").GetRow())
 
-		// The last effect of a batch fails: the ones before it are undone.
+		// The last effect of a batch fails: the effects before it are undone.
 		batch := worker.Batch(worker.Fork().Apply(t, worker.Command(id, "alice", Edit(2, "lost")))...)
 		batch.Effects = append(batch.Effects, &historyv1.Effect{Effect: &historyv1.Effect_EndMembership{EndMembership: &historyv1.EndMembership{UserId: "stranger"}}})
 		_, err = db.Append(t.Context(), batch)

@@ -155,7 +155,7 @@ func testFeed(t *testing.T, subject Subject) {
 	})
 }
 
-// follow reads the feed while a worker appends, with epochs that begin in between, and compares the result with the log.
+// follow reads the feed while a worker appends and begins epochs, and compares the result with the log.
 func follow(t *testing.T, s store.Store, worker *Worker, id string) {
 	t.Helper()
 	const batches = 60
@@ -195,7 +195,7 @@ func follow(t *testing.T, s store.Store, worker *Worker, id string) {
 	}
 }
 
-// wakeAcross waits for the bell of one store while another one appends. The first notification may be lost, because the
+// wakeAcross waits for the bell of one store while another store appends. The first notification may be lost, because the
 // other store does not know yet that it is wanted.
 func wakeAcross(t *testing.T, reader, writer store.Store) {
 	t.Helper()

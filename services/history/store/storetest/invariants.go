@@ -16,21 +16,22 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// testInvariants lets two workers that both believe that they own a partition send random batches: new and repeated
-// commands, with states and watermarks that may be stale. Whatever the store answers, I1 (each acknowledged event is stored
-// once, at the acknowledged seq), I2 (no hole) and I5 (no key twice) hold at the end.
+// testInvariants lets two workers that both believe they own a partition send random batches. The batches contain new and
+// repeated commands, and states and watermarks that may be stale. Whatever the store answers, at the end these hold: I1
+// (each acknowledged event is stored once, at the acknowledged seq), I2 (no hole) and I5 (no key twice).
 func testInvariants(t *testing.T, subject Subject) {
 	t.Helper()
 	db := subject.New(t)
 	invariants(t, db, db)
 }
 
-// invariants gives each of the two workers its own store of one database.
+// invariants gives each of the two workers a store of its own on the same database.
 func invariants(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	run := uint32(0)
 	rapid.Check(t, func(rt *rapid.T) {
-		// Each run has its own partition and new conversations in the same database, because making a database takes long.
+		// Each run has its own partition and new conversations in the same database, because making a database takes
+		// long.
 		run++
 		model := &model{t: t, acked: map[string]uint64{}}
 		model.workers[0] = NewWorker(stores[0], ids.Partition(run%Partitions), &Clock{n: int64(run) * 1_000_000})

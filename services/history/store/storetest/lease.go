@@ -43,7 +43,7 @@ func testLease(t *testing.T, subject Subject) {
 		second = lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long})
 		require.Equal(t, surplus, second.GetHeld())
 
-		// The worker lists the partitions that it has finished; it keeps the others.
+		// The worker lists the partitions on which its work has ended; it keeps the other partitions.
 		stopping := lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long, Stopping: true, Release: first.GetHeld()[:4]})
 		require.Equal(t, first.GetHeld()[4:], stopping.GetHeld())
 		require.Zero(t, stopping.GetShare())
@@ -61,7 +61,7 @@ func testLease(t *testing.T, subject Subject) {
 			response, err := db.Lease(t.Context(), &historyv1.LeaseRequest{Worker: "next", TtlMs: long})
 			return err == nil && len(response.GetHeld()) == Partitions && response.GetShare() == Partitions
 		}, time.Minute, time.Millisecond)
-		// Its leases were claimed: after its return there are two workers.
+		// Its leases were claimed by the other worker. After its return there are two workers.
 		back := lease(t, db, &historyv1.LeaseRequest{Worker: "silent", TtlMs: long})
 		require.Empty(t, back.GetHeld())
 		require.Equal(t, uint32(Partitions/2), back.GetShare())
@@ -155,8 +155,8 @@ func leases(t *testing.T, s store.Store) *historyv1.ListLeasesResponse {
 	return response
 }
 
-// crowd lets workers claim, release and be requested for partitions all at once, through the stores in turn, until every
-// partition is owned by one of them and every request is fulfilled.
+// crowd lets workers claim, release and be moved to partitions concurrently, using the stores in turn, until every
+// partition has an owner and every request is fulfilled.
 func crowd(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	names := []string{"a", "b", "c", "d", "e"}
@@ -171,7 +171,7 @@ func crowd(t *testing.T, stores ...store.Store) {
 		return lease(t, stores[w%len(stores)], request)
 	}
 	held := make([]*historyv1.LeaseResponse, len(names))
-	for w := range names { // all workers are known before the first request
+	for w := range names { // all workers are live before the first request
 		held[w] = tick(w, nil)
 	}
 	var running sync.WaitGroup

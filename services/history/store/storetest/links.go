@@ -13,10 +13,10 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// given reads events of a conversation in one way. log is the whole log.
+// given reads events of a conversation by one method of the store. log is the whole log.
 type given func(t *testing.T, db *Database, worker *Worker, id string, log []*conversationv1.Event) ([]*conversationv1.Event, error)
 
-// readings are all ways to read events.
+// readings returns all methods that read events.
 func readings() map[string]given {
 	read := func(request *historyv1.ReadRequest) given {
 		return func(t *testing.T, db *Database, _ *Worker, id string, _ []*conversationv1.Event) ([]*conversationv1.Event, error) {
@@ -137,7 +137,7 @@ func testLinks(t *testing.T, subject Subject) {
 	t.Run("a missing row before a range", func(t *testing.T) {
 		for missing, request := range map[uint64]*historyv1.ReadRequest{
 			1: {Backward: true, Before: 3},
-			3: {Viewer: "carol", Backward: true, Before: 5}, // carol joined with 4
+			3: {Viewer: "carol", Backward: true, Before: 5}, // carol joined with event 4
 			5: {After: 5},
 		} {
 			db, worker, id := group(t, subject)

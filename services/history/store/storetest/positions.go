@@ -75,7 +75,8 @@ func testPositions(t *testing.T, subject Subject) {
 
 	t.Run("an epoch that was begun by an append that was undone is begun again", func(t *testing.T) {
 		db, worker, id := group(t, subject)
-		// The clock of the store is behind the current epoch, so that the next epoch is the same however late it begins.
+		// The clock of the store is behind the current epoch, so the next epoch does not depend on the time at which it
+		// begins.
 		const present = 1 << 60
 		db.Exec(t, fmt.Sprintf("UPDATE partitions SET epoch = %d WHERE partition = 3", present))
 		db.Exec(t, fmt.Sprintf("UPDATE epochs SET epoch = %d WHERE partition = 3", present))
@@ -103,7 +104,7 @@ func testPositions(t *testing.T, subject Subject) {
 	t.Run("a position that another event has is refused", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Message("m")))
-		// Only damage can make a watermark go behind committed positions.
+		// A watermark below committed positions is possible only through damage.
 		db.Exec(t, "UPDATE partitions SET sequence = 0 WHERE partition = 3")
 		worker.Watermark.Sequence = 0
 		_, err := db.Append(t.Context(), worker.Batch(worker.Apply(t, worker.Command(id, "alice", Message("m")))...))

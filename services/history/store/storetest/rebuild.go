@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// testRebuild checks I11: views that are rebuilt from the log equal those that appends wrote, and so does the state.
+// testRebuild checks I11: views and states rebuilt from the log equal those that appends wrote.
 func testRebuild(t *testing.T, subject Subject) {
 	t.Helper()
 	db := subject.New(t)
@@ -40,7 +40,7 @@ func testRebuild(t *testing.T, subject Subject) {
 			}
 		}
 		before := viewsOf(t, db, string(id), users)
-		// The stored views do not matter: all of them are rebuilt.
+		// Write wrong views: the rebuild must replace all of them.
 		put := []*historyv1.MessageRow{{Seq: 1, Replies: 9}}
 		done, err := db.ReplaceViews(context.WithoutCancel(t.Context()), id, worker.States[string(id)].Head, put, []*historyv1.Reaction{{Target: 1, UserId: "x", Emoji: "x", Seq: 1}})
 		require.NoError(t, err)

@@ -93,7 +93,7 @@ func testRefusals(t *testing.T, subject Subject) {
 		refuseAt(t, worker, renewed.GetTimeMs(), renewed)
 		requireProto(t, renewed, listRefusals(t, db, 0)[0])
 
-		// The refusal in the table has expired: the new one replaces it in the same append that removes old ones.
+		// The refusal in the table has expired. The new refusal replaces it in the same append that removes expired ones.
 		late := proto.CloneOf(first)
 		late.TimeMs = renewed.GetTimeMs() + store.RefusalLifetimeMs + 1
 		refuseAt(t, worker, late.GetTimeMs(), late)

@@ -22,7 +22,7 @@ func revoke(t *testing.T, s store.Store, user string) int64 {
 	return beforeMs
 }
 
-// revocations reads new revocations page by page since a time, as a gateway that missed notices does.
+// revocations reads the revocations since a time page by page, like a gateway that missed notices.
 func revocations(t *testing.T, s store.Store, sinceMs int64) []*historyv1.Revocation {
 	t.Helper()
 	var all []*historyv1.Revocation
@@ -89,7 +89,7 @@ func testRevocations(t *testing.T, subject Subject) {
 	})
 }
 
-// storm revokes many users at once through some stores, while a reader follows through the first.
+// storm revokes the tokens of many users at once through some stores, while a reader follows through the first store.
 func storm(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	const each, revokers = 300, 4

@@ -1,5 +1,5 @@
-// Package storetest is the conformance suite of the store: the behaviour that every database must have, and benchmarks of
-// its cost. It builds its logs with the real rules of conversations, so chains verify.
+// Package storetest is the conformance suite of the store: it tests the behaviour that every database must have, and
+// benchmarks its cost. It builds its logs with the real rules of conversations, so that their chains verify.
 package storetest
 
 import (
@@ -28,7 +28,7 @@ const Partitions = 16
 
 // Subject is one implementation under test.
 type Subject struct {
-	// New creates an empty database and opens it; it is closed and removed with the test.
+	// New creates an empty database and opens it. The database is closed and removed when the test ends.
 	New func(tb testing.TB) *Database
 }
 
@@ -51,7 +51,7 @@ type Database struct {
 	OpenFormer func(tb testing.TB) error
 }
 
-// FormerEvents creates the table by which the former schema is recognised: events without a format.
+// FormerEvents creates the table by which a database with the former schema is recognised: events without a format.
 const FormerEvents = "CREATE TABLE events (conversation_id text, seq bigint, body bytea)"
 
 // Run runs the whole suite.
@@ -88,8 +88,8 @@ func Run(t *testing.T, subject Subject) {
 	}
 }
 
-// RunShared runs the tests of several services that open one database: each of them keeps the same promises, and no two of
-// them deadlock.
+// RunShared runs the tests of several services that open the same database. Each service must keep the same promises, and
+// no two services may deadlock.
 func RunShared(t *testing.T, subject Subject) {
 	t.Helper()
 	pair := func(t *testing.T) (one, other store.Store) {
@@ -141,7 +141,7 @@ func RunShared(t *testing.T, subject Subject) {
 	})
 }
 
-// Worker stands for a delivery worker: it applies commands to the states that it knows, and appends the events.
+// Worker simulates a delivery worker: it applies commands to the states that it knows, and appends the events.
 type Worker struct {
 	Store     store.Store
 	Partition ids.Partition
@@ -152,12 +152,12 @@ type Worker struct {
 	effects *sync.Map
 }
 
-// Clock numbers commands, so that ids and times rise. Workers of one test share it.
+// Clock numbers commands, so that ids and times rise. The workers of one test share a Clock.
 type Clock struct{ n int64 }
 
 const firstMs = 1_790_000_000_000
 
-// ClockAt makes a clock that begins after a number below 2^48: two clocks with distant numbers never make the same id.
+// ClockAt makes a clock that begins after a number below 2^48. Two clocks with distant numbers never make the same id.
 func ClockAt(begin int64) *Clock { return &Clock{n: begin} }
 
 // CommandID makes the next id, a UUIDv7 whose last 48 bits are the clock's number.
@@ -175,7 +175,7 @@ func NewWorker(s store.Store, partition ids.Partition, clock *Clock) *Worker {
 	}
 }
 
-// Fork makes another worker with the same state: the zombie and its successor.
+// Fork makes another worker with the same state: one is the old owner of the partition, the other its successor.
 func (w *Worker) Fork() *Worker {
 	fork := *w
 	fork.States = make(map[string]*conversation.State, len(w.States))
@@ -187,7 +187,7 @@ func (w *Worker) Fork() *Worker {
 func (w *Worker) Command(id, sender string, body *conversationv1.Body) *brokerv1.Command {
 	encoded, err := conversation.EncodeBody(body)
 	if err != nil {
-		panic(err) //nolint:forbidigo // the test's own body
+		panic(err) //nolint:forbidigo // the test itself made the body
 	}
 	return &brokerv1.Command{
 		ConversationId: id, Sender: sender, CommandId: w.clock.CommandID(), Body: encoded, Salt: make([]byte, chain.SaltSize),
@@ -223,8 +223,8 @@ func (w *Worker) Apply(tb testing.TB, commands ...*brokerv1.Command) []*conversa
 	return events
 }
 
-// known is what is known about the events of a batch. Facts are made only for conversations in which a command refers to a
-// message.
+// known contains the facts about messages that the commands of a batch refer to. It has facts only for conversations in
+// which a command refers to a message.
 type known struct {
 	applied []conversation.Result
 	facts   map[string]*conversation.Facts
@@ -277,7 +277,7 @@ func (w *Worker) apply(tb testing.TB, command *brokerv1.Command, known *known) (
 	return result.Event, nil
 }
 
-// load reads from the store the facts that commands refer to and that are not in the same batch.
+// load reads from the store the facts about messages that commands refer to and that are not in the same batch.
 func (w *Worker) load(tb testing.TB, id string, facts *conversation.Facts, needs []conversation.Need) {
 	tb.Helper()
 	for _, need := range needs {
@@ -344,7 +344,7 @@ func Remove(member string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: member}}}
 }
 
-// Leave returns the body with which the sender leaves.
+// Leave returns the body that makes the sender leave.
 func Leave() *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}
 }
@@ -354,7 +354,7 @@ func Rename(name string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
 }
 
-// Reply returns the body of a message that replies to another one.
+// Reply returns the body of a message that replies to another message.
 func Reply(text string, to uint64) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text, ReplyTo: to}}}
 }
@@ -397,7 +397,7 @@ func ReadAll(tb testing.TB, s store.Store, id string) []*conversationv1.Event {
 	}
 }
 
-// VerifyLog checks I2 and I5 for one stored log: seq 1 to n without a hole, an unbroken chain, no command twice.
+// VerifyLog checks I2 and I5 for one stored log: seqs 1 to n without a hole, an unbroken chain, no command twice.
 func VerifyLog(tb testing.TB, s store.Store, id string) []*conversationv1.Event {
 	tb.Helper()
 	events := ReadAll(tb, s, id)
