@@ -1,9 +1,9 @@
 // Package auth finds out which user a token belongs to. It verifies JWTs (HS256, RS256, ES256, EdDSA) with keys from the
 // configuration, from files or from a JWKS URL whose keys rotate, and mints tokens for development.
 //
-// It never takes the algorithm from the token, which would allow a public key to be used as a secret: each key has one
-// algorithm, and a token is tried only with the keys of its algorithm. It never puts a token, or any part of one, into an
-// error or a log. It does not decide what a user may do, and it keeps no sessions.
+// It never takes the algorithm from the token, because an attacker could then use a public key as an HMAC secret. Each
+// key has one algorithm, and a token is verified only with keys of its algorithm. It never puts a token, or any part of
+// one, into an error or a log. It does not decide what a user may do, and it keeps no sessions.
 package auth
 
 import (
@@ -21,7 +21,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/watched"
 )
 
-// Reasons to refuse a token, for errors.Is. Their texts, and those of the errors that wrap them, may be shown to the client.
+// Reasons to refuse a token, for errors.Is. The texts of these errors, and of errors that wrap them, may be shown to the
+// client.
 var (
 	ErrMalformed   = errors.New("the token is malformed")
 	ErrSignature   = errors.New("the token is not signed by a known key")
@@ -32,40 +33,41 @@ var (
 	ErrSubject     = errors.New("the token does not name a usable user id")
 	ErrLifetime    = errors.New("the token is valid for longer than this server allows")
 	ErrType        = errors.New("the token is of a type that this server does not accept")
-	// ErrKeysUnavailable says nothing about the token: it may be good, but the keys that would tell could not be fetched now.
-	// The same token may pass later.
+	// ErrKeysUnavailable means that the keys needed to verify the token could not be fetched. The token may be valid; the
+	// same token may be accepted later.
 	ErrKeysUnavailable = errors.New("the keys that tokens are checked with are not available")
 )
 
-// Passing reports whether the same token may be accepted later, or a new token of the same issuer right away: the refusal
-// is not final.
+// Passing reports whether a refusal is temporary: the same token may be accepted later, or a new token of the same issuer
+// now.
 func Passing(err error) bool {
 	return errors.Is(err, ErrExpired) || errors.Is(err, ErrNotYetValid) || errors.Is(err, ErrKeysUnavailable)
 }
 
-// Options replace what tests and unusual surroundings need to replace. The zero value is right for services.
+// Options are for tests and unusual environments. The zero value is right for services.
 type Options struct {
 	// Now defaults to time.Now.
 	Now func() time.Time
-	// HTTPClient fetches the JWKS. Defaults to one that follows no redirects and keeps no connections.
+	// HTTPClient fetches the JWKS. Defaults to a client that follows no redirects and keeps no connections.
 	HTTPClient *http.Client
-	// Log receives warnings about settings, and about keys that cannot be used or fetched. Defaults to nothing.
+	// Log receives warnings about settings, and about keys that cannot be used or fetched. Defaults to discarding.
 	Log *slog.Logger
-	// Development says that the only key is this machine's own: settings that matter in production are not warned about.
+	// Development means that the only key is the development key of this machine. Settings that matter only in production
+	// then cause no warnings.
 	Development bool
 }
 
 // Claims is the content of a verified token.
 type Claims struct {
-	// User is a valid user id: what the token says, mapped by conversation.MapUser.
+	// User is the token's user, mapped to a valid user id by conversation.MapUser.
 	User ids.User
-	// Device is the device id that the token says; empty if no device claim is configured, or the token has none.
+	// Device is the device id in the token; empty if no device claim is configured, or if the token has none.
 	Device ids.Device
-	// Name is the user's display name; empty if no name claim is configured, or the token has none.
+	// Name is the user's display name; empty if no name claim is configured, or if the token has none.
 	Name string
-	// Expires and IssuedAt are zero when the token does not say. Expires is before the year 10000.
+	// Expires and IssuedAt are zero if the token does not contain them. Expires is before the year 10000.
 	Expires, IssuedAt time.Time
-	// ID is the token's jti; empty if it has none.
+	// ID is the token's jti; empty if the token has none.
 	ID string
 }
 
@@ -73,12 +75,12 @@ type Claims struct {
 type Verifier struct {
 	cfg    Config
 	now    func() time.Time
-	types  []string // accepted types, in lower case; empty text for none
+	types  []string // accepted types, in lower case; an empty text means a token without a type
 	static *watched.Files[[]key]
 	remote *remote // nil without a JWKS URL
 }
 
-// New reads the keys of the configuration. A JWKS URL is fetched in the background, so that a service starts although its
+// New reads the keys of the configuration. It fetches a JWKS URL in the background, so that a service can start while its
 // issuer is unavailable; see Ready. The caller ends the verifier with Close.
 func New(cfg Config, opts Options) (*Verifier, error) {
 	if opts.Now == nil {
@@ -111,15 +113,15 @@ func New(cfg Config, opts Options) (*Verifier, error) {
 	return v, nil
 }
 
-// Close ends a running fetch and waits for it. Tokens can still be verified, with the keys that are known.
+// Close ends a running fetch and waits for it. Tokens can still be verified with the known keys.
 func (v *Verifier) Close() {
 	if v.remote != nil {
 		v.remote.close()
 	}
 }
 
-// Ready reports whether tokens can be verified: with a JWKS URL, whether its keys have ever been fetched. It tries to fetch
-// them if not, within the usual limit.
+// Ready reports whether tokens can be verified: with a JWKS URL, whether its keys were ever fetched. If not, it tries to
+// fetch them, within the usual limit.
 func (v *Verifier) Ready(ctx context.Context) error {
 	if v.remote == nil {
 		return nil
@@ -127,8 +129,8 @@ func (v *Verifier) Ready(ctx context.Context) error {
 	return v.remote.ready(ctx)
 }
 
-// Verify checks a token and returns its claims. The error is, or wraps, one of the errors of this package, or that of ctx,
-// which matters only while keys are fetched.
+// Verify checks a token and returns its claims. The error is, or wraps, one of the errors of this package, or ctx's
+// error. ctx matters only while keys are fetched.
 func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	signed, err := v.parse(token)
 	if err != nil {
@@ -141,7 +143,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	return v.read(payload)
 }
 
-// parse checks the form of a token, and the parts of its header that need no key.
+// parse checks the form of a token, and the fields of its header that can be checked without a key.
 func (v *Verifier) parse(token string) (*jose.JSONWebSignature, error) {
 	if len(token) > protocol.MaxTokenBytes {
 		return nil, fmt.Errorf("%w: it is longer than %d bytes", ErrMalformed, protocol.MaxTokenBytes)
@@ -151,7 +153,7 @@ func (v *Verifier) parse(token string) (*jose.JSONWebSignature, error) {
 	}
 	signed, err := jose.ParseSignedCompact(token, algorithms)
 	if err != nil {
-		// The library's text may quote the token.
+		// Do not return the library's error: its text may quote the token.
 		if _, foreign := errors.AsType[*jose.ErrUnexpectedSignatureAlgorithm](err); foreign {
 			return nil, fmt.Errorf("%w: its algorithm is not one of HS256, RS256, ES256 and EdDSA", ErrSignature)
 		}
@@ -164,8 +166,8 @@ func (v *Verifier) parse(token string) (*jose.JSONWebSignature, error) {
 	return signed, v.checkType(header[jose.HeaderType])
 }
 
-// wellSpelled reports whether a token has only the characters of a compact JWT. Decoders skip line breaks, but no issuer
-// writes them.
+// wellSpelled reports whether a token contains only the characters of a compact JWT. Decoders also skip line breaks, but
+// no issuer writes them.
 func wellSpelled(token string) bool {
 	for i := range len(token) {
 		c := token[i]
@@ -176,7 +178,7 @@ func wellSpelled(token string) bool {
 	return true
 }
 
-// payload finds the key that signed the token and returns what it signed.
+// payload finds the key that signed the token and returns the signed payload.
 func (v *Verifier) payload(ctx context.Context, signed *jose.JSONWebSignature) (payload []byte, err error) {
 	if payload = verifyWith(v.static.Current(), signed); payload != nil {
 		return payload, nil
@@ -189,7 +191,8 @@ func (v *Verifier) payload(ctx context.Context, signed *jose.JSONWebSignature) (
 		payload = verifyWith(keys, signed)
 		return payload != nil
 	}, func() error {
-		// A token that would be refused in any case must not cause a fetch. What it says is not used for anything else.
+		// A token that would be refused anyway must not cause a fetch. Its unverified claims are used only for this
+		// check.
 		_, err := v.read(signed.UnsafePayloadWithoutVerification())
 		return err
 	})

@@ -14,16 +14,16 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// noType stands for tokens without a type in Config.TokenTypes.
+// noType is the word for tokens without a type in Config.TokenTypes.
 const noType = "none"
 
-// maxNameBytes bounds a display name; a longer one is cut.
+// maxNameBytes is the maximum length of a display name; a longer name is cut.
 const maxNameBytes = 256
 
-// lastExpiry is what a later expiry is taken for: times beyond it cannot be represented everywhere.
+// lastExpiry replaces every later expiry, because later times cannot be represented everywhere.
 var lastExpiry = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
 
-// typesOf returns the accepted types in the form of typeOf.
+// typesOf returns the accepted types in the normal form of typeOf.
 func typesOf(accepted []string) []string {
 	types := make([]string, len(accepted))
 	for i, t := range accepted {
@@ -34,12 +34,13 @@ func typesOf(accepted []string) []string {
 	return types
 }
 
-// typeOf returns a type as it is compared (RFC 7515, section 4.1.9): in lower case, without the prefix application/.
+// typeOf returns a type in the form for comparison (RFC 7515, section 4.1.9): in lower case, without the prefix
+// application/.
 func typeOf(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(strings.TrimSpace(typ)), "application/")
 }
 
-// checkType checks the typ of a header, nil if it has none.
+// checkType checks the typ field of a header; nil if the header has none.
 func (v *Verifier) checkType(typ any) error {
 	text, isText := typ.(string)
 	if typ != nil && !isText {
@@ -51,7 +52,7 @@ func (v *Verifier) checkType(typ any) error {
 	return nil
 }
 
-// read checks the claims of a token by the configuration. It does not know whether the token is signed.
+// read checks the claims of a token against the configuration. It does not check the signature.
 func (v *Verifier) read(payload []byte) (Claims, error) {
 	var claims jwt.Claims
 	if err := json.Unmarshal(payload, &claims); err != nil {
@@ -73,7 +74,7 @@ func (v *Verifier) read(payload []byte) (Claims, error) {
 	return read, v.identify(payload, &claims, &read)
 }
 
-// check checks everything but whose token it is.
+// check checks the standard claims, except for the user.
 func (v *Verifier) check(claims *jwt.Claims) error {
 	now := v.now()
 	switch {
@@ -95,7 +96,8 @@ func (v *Verifier) check(claims *jwt.Claims) error {
 	return nil
 }
 
-// tooLong reports whether a token's lifetime is above the limit. One without iat can only be measured from now on.
+// tooLong reports whether a token's lifetime is above the limit. If the token has no iat, its lifetime is measured from
+// now.
 func (v *Verifier) tooLong(claims *jwt.Claims, now time.Time) bool {
 	if v.cfg.MaxLifetime == 0 {
 		return false
@@ -107,7 +109,7 @@ func (v *Verifier) tooLong(claims *jwt.Claims, now time.Time) bool {
 	return claims.Expiry.Time().After(begin.Add(v.cfg.MaxLifetime))
 }
 
-// identify takes the user, the device and the display name from the configured claims.
+// identify reads the user, the device and the display name from the configured claims.
 func (v *Verifier) identify(payload []byte, standard *jwt.Claims, read *Claims) (err error) {
 	all := map[string]any{"sub": standard.Subject}
 	if v.cfg.UserClaim != "sub" || v.cfg.DeviceClaim != "" || v.cfg.NameClaim != "" {
@@ -138,7 +140,7 @@ func (v *Verifier) identify(payload []byte, standard *jwt.Claims, read *Claims) 
 	return nil
 }
 
-// cut shortens a text to a number of bytes, between characters.
+// cut shortens a text to at most most bytes, between two characters.
 func cut(text string, most int) string {
 	if len(text) <= most {
 		return text

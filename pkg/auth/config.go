@@ -13,14 +13,14 @@ import (
 // MinSecretBytes is the shortest HMAC secret: as long as the hash of HS256, so that it cannot be guessed.
 const MinSecretBytes = 32
 
-// Config says which tokens are accepted. At least one source of keys is needed; several add up. Files are read again when they
-// change.
+// Config determines which tokens are accepted. At least one source of keys is required; several sources can be combined.
+// Files are read again when they change.
 type Config struct {
-	// HMACSecret verifies HS256, at least MinSecretBytes long. Whoever can verify with it can also sign. HMACSecretFile holds
-	// it instead.
+	// HMACSecret verifies HS256 tokens. It is at least MinSecretBytes long. Everyone who has the secret can also sign
+	// tokens. HMACSecretFile is a file with the secret, to use instead.
 	HMACSecret     string `help:"Secret that verifies HS256 tokens, at least 32 bytes." secret:""`
 	HMACSecretFile string `name:"hmac-secret-file" help:"File that holds the HMAC secret. Read again when it changes." secretfile:"" placeholder:"FILE"`
-	// HMACSecretPrevious also verifies HS256 tokens, but signs none: the former secret while a new one takes its place.
+	// HMACSecretPrevious is the former secret during a rotation: it also verifies HS256 tokens, but signs none.
 	HMACSecretPrevious     string `help:"Former HMAC secret, whose tokens are still accepted while a new one takes its place." secret:""`
 	HMACSecretPreviousFile string `name:"hmac-secret-previous-file" help:"File that holds the former HMAC secret; it may be empty. Read again when it changes." secretfile:"" placeholder:"FILE"`
 	// PublicKeyFiles are PEM files ("PUBLIC KEY") with RSA keys of 2048 to 8192 bits, EC keys on P-256, or Ed25519 keys.
@@ -29,38 +29,41 @@ type Config struct {
 	JWKSFile string `name:"jwks-file" help:"File with a JSON Web Key Set. Read again when it changes."`
 	// JWKSURL serves a JSON Web Key Set. It is read at the start, again when a token does not fit the keys, and every JWKSMaxAge.
 	JWKSURL string `name:"jwks-url" help:"URL of a JSON Web Key Set, https unless it is on this machine."`
-	// JWKSAllowHTTP allows a JWKSURL that anybody on the network path could forge.
+	// JWKSAllowHTTP allows a JWKSURL without TLS, whose answers anyone on the network path could forge.
 	JWKSAllowHTTP bool `name:"jwks-allow-http" help:"Allow a JWKS URL without TLS on another machine."`
-	// JWKSRefresh bounds the fetches that tokens can cause, so that forged ones cannot overload the issuer: one per JWKSRefresh
-	// for each key id, and one per JWKSRefresh in all after a burst of 4. Tokens that would need more are refused for now, not
-	// for good. Defaults to 10 s.
+	// JWKSRefresh limits the fetches that tokens can cause, so that forged tokens cannot overload the issuer. Each key id
+	// may cause one fetch per JWKSRefresh. All tokens together may cause one fetch per JWKSRefresh, after a burst of 4. A
+	// token that needs a further fetch is refused temporarily. Defaults to 10 s.
 	JWKSRefresh time.Duration `name:"jwks-refresh" help:"Shortest average time between two fetches of the JWKS because of tokens that do not fit its keys." default:"10s" range:"0,1s..24h"`
-	// JWKSMaxAge is how long a key that the issuer withdrew is still trusted at most while fetches succeed. Defaults to 10 min.
+	// JWKSMaxAge is the maximum time for which a key that the issuer withdrew is still trusted, while fetches succeed.
+	// Defaults to 10 min.
 	JWKSMaxAge time.Duration `name:"jwks-max-age" help:"Age at which the JWKS is fetched again." default:"10m" range:"0,1s..168h"`
-	// Audience must be among the token's aud. Empty checks nothing, and accepts tokens that were made for other services.
+	// Audience must be among the token's aud. If it is empty, aud is not checked, and tokens made for other services are
+	// accepted.
 	Audience string `help:"Audience (aud) that tokens must have; empty accepts any."`
-	// Issuer must be the token's iss. Empty checks nothing.
+	// Issuer must be the token's iss. If it is empty, iss is not checked.
 	Issuer string `help:"Issuer (iss) that tokens must have; empty accepts any."`
 	// Leeway is how far the clocks of issuer and service may differ. Defaults to 30 s.
 	Leeway time.Duration `help:"Largest allowed difference between the issuer's clock and this machine's." default:"30s" range:"0..1h"`
-	// AllowNoExpiry accepts tokens without exp, which are good until their key is withdrawn. It cannot be combined with MaxLifetime.
+	// AllowNoExpiry accepts tokens without exp, which are valid until their key is withdrawn. It cannot be combined with
+	// MaxLifetime.
 	AllowNoExpiry bool `help:"Accept tokens without an expiry."`
-	// MaxLifetime bounds exp - iat, or exp - now for a token without iat. Defaults to 0: no bound.
+	// MaxLifetime limits exp - iat, or exp - now for a token without iat. Defaults to 0: no limit.
 	MaxLifetime time.Duration `help:"Longest lifetime of a token, from its issue to its expiry; longer ones are refused. 0 for no limit." range:"0,1s.."`
-	// TokenTypes are the accepted types (typ), without regard to case and to the prefix application/. The word none stands for
-	// tokens without a type. Defaults to JWT, at+jwt and none.
+	// TokenTypes are the accepted types (typ). Case and the prefix application/ are ignored. The word none means tokens
+	// without a type. Defaults to JWT, at+jwt and none.
 	TokenTypes []string `help:"Types (typ) that tokens may have; none stands for tokens without a type." default:"JWT,at+jwt,none"`
-	// UserClaim is the claim that holds the user id. An id with other characters than A-Z a-z 0-9 _ - is mapped, see
+	// UserClaim is the claim that contains the user id. An id with characters other than A-Z a-z 0-9 _ - is mapped, see
 	// conversation.MapUser. Defaults to sub.
 	UserClaim string `help:"Claim that holds the user id." default:"sub"`
-	// DeviceClaim is the claim that holds the device id, which then takes the place of the one that the client chose. Empty,
-	// the default, leaves it to the client, as does a token without the claim.
+	// DeviceClaim is the claim that contains the device id. It overrides the device id that the client chose. If the
+	// setting is empty, which is the default, or the token lacks the claim, the client's choice is used.
 	DeviceClaim string `help:"Claim that holds the device id; empty leaves it to the client."`
-	// NameClaim is the claim that holds the display name, which operators see. Empty, the default, for none.
+	// NameClaim is the claim that contains the display name, which operators see. Defaults to empty: no display name.
 	NameClaim string `help:"Claim that holds the user's display name, which operators see; empty for none."`
 }
 
-// complete checks the settings and returns them with the defaults filled in.
+// complete checks the settings and returns them with defaults filled in.
 func (c Config) complete() (Config, error) {
 	if c.Leeway == 0 {
 		c.Leeway = 30 * time.Second
@@ -100,7 +103,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// warn reports settings that accept more tokens than most installations want.
+// warn logs settings that accept more tokens than most installations want.
 func (c Config) warn(log *slog.Logger) {
 	if c.MaxLifetime == 0 {
 		log.Warn("tokens are accepted whatever their lifetime; set --auth.max-lifetime to bound it")
@@ -110,10 +113,10 @@ func (c Config) warn(log *slog.Logger) {
 	}
 }
 
-// HasSecret reports whether an HMAC secret is configured, which can also sign tokens.
+// HasSecret reports whether an HMAC secret is configured. Such a secret can also sign tokens.
 func (c Config) HasSecret() bool { return c.HMACSecret != "" || c.HMACSecretFile != "" }
 
-// HasKeys reports whether any source of keys is configured.
+// HasKeys reports whether a source of keys is configured.
 func (c Config) HasKeys() bool {
 	return c.HasSecret() || len(c.PublicKeyFiles) > 0 || c.JWKSFile != "" || c.JWKSURL != ""
 }

@@ -21,7 +21,7 @@ import (
 
 const (
 	minRSABits, maxRSABits = 2048, 8192
-	// maxKeys limits the keys that are tried for a token that names none.
+	// maxKeys limits the keys that are tried for a token without a key id.
 	maxKeys = 32
 )
 
@@ -35,13 +35,13 @@ type key struct {
 	material  any // the form in which go-jose verifies
 }
 
-// takes reports whether a token with this header may have been signed by the key. A token without a key id may have been
-// signed by any.
+// takes reports whether the key may have signed a token with this header. A token without a key id may have been signed
+// by any key.
 func (k key) takes(header jose.Header) bool {
 	return string(k.algorithm) == header.Algorithm && (k.id == "" || header.KeyID == "" || k.id == header.KeyID)
 }
 
-// verifyWith returns what was signed, or nil if none of the keys signed it.
+// verifyWith returns the signed payload, or nil if none of the keys signed it.
 func verifyWith(keys []key, signed *jose.JSONWebSignature) []byte {
 	header := signed.Signatures[0].Protected
 	for _, k := range keys {
@@ -55,7 +55,7 @@ func verifyWith(keys []key, signed *jose.JSONWebSignature) []byte {
 	return nil
 }
 
-// staticKeys reads the keys that come from the settings and from files, the latter again when they change.
+// staticKeys reads the keys in the settings and in files. Files are read again when they change.
 func staticKeys(cfg Config, log *slog.Logger) (*watched.Files[[]key], error) {
 	var paths []string
 	for _, path := range append([]string{cfg.HMACSecretFile, cfg.HMACSecretPreviousFile, cfg.JWKSFile}, cfg.PublicKeyFiles...) {
@@ -107,8 +107,8 @@ func readKeys(cfg Config, log *slog.Logger) ([]key, error) {
 	return keys, nil
 }
 
-// readSecrets reads the HMAC secrets. The file of the previous one may be empty: that is how a rotation ends without a change
-// of settings.
+// readSecrets reads the HMAC secrets. The file of the previous secret may be empty, so that a rotation can end without a
+// change of settings.
 func readSecrets(cfg Config) (keys []key, err error) {
 	current, err := cfg.Secret()
 	if err != nil {
@@ -162,7 +162,7 @@ func parsePEM(data []byte) ([]key, error) {
 	return keys, nil
 }
 
-// newKey pins a public key to its algorithm.
+// newKey makes a key from a public key, with the algorithm of its type.
 func newKey(id string, public any) (key, error) {
 	k := key{id: id, material: public}
 	switch public := public.(type) {
@@ -184,8 +184,8 @@ func newKey(id string, public any) (key, error) {
 	return k, nil
 }
 
-// parseJWKS reads the usable keys of a JSON Web Key Set. A set may contain keys for other purposes, so a key that cannot be
-// used is skipped, with a debug line in the log; if none can be used, that is an error.
+// parseJWKS reads the usable keys of a JSON Web Key Set. A set may contain keys for other purposes, so a key that cannot
+// be used is skipped, with a debug line in the log. It is an error if no key can be used.
 func parseJWKS(data []byte, log *slog.Logger) ([]key, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`

@@ -12,13 +12,14 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// Mint makes a token for development, good from now for ttl, signed with HS256. Audience and issuer are left out when
-// empty. user is a user id or the name that it is mapped from. Tokens for production come from the service that knows the users.
+// Mint makes a token for development, signed with HS256, valid from now for ttl. Audience and issuer are left out if they
+// are empty. user is a user id or the name that maps to the user id. In production, the service that knows the users
+// issues the tokens.
 func Mint(secret []byte, user ids.User, ttl time.Duration, now time.Time, audience, issuer string) (string, error) {
 	return Config{Audience: audience, Issuer: issuer}.Mint(secret, user, ttl, now)
 }
 
-// Mint makes a token as the function Mint does, with the claims that a verifier with this configuration asks for.
+// Mint makes a token like the function Mint, with the claims that a verifier with this configuration requires.
 func (c Config) Mint(secret []byte, user ids.User, ttl time.Duration, now time.Time) (string, error) {
 	id, err := conversation.ParseUser(string(user))
 	switch {

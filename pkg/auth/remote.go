@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// fetchTimeout is short because clients wait for the fetch after they have sent their first frame.
+	// fetchTimeout is short, because clients wait for the fetch after they have sent their first frame.
 	fetchTimeout = 5 * time.Second
 	maxJWKSBytes = 1 << 20
 )
 
-// fetchBurst is how many fetches tokens may cause in a row before they share one per window.
+// fetchBurst is the number of fetches that tokens may cause in a row, before they are limited to one per window.
 const fetchBurst = 4
 
-// remote holds the keys of a JWKS URL. One fetch runs at a time, and all who need it wait for it; when it fails, the keys
-// that were there stay.
+// remote holds the keys of a JWKS URL. Only one fetch runs at a time, and all tokens that need it wait for it. If it
+// fails, the known keys stay in use.
 //
-// A token that fits no known key is refused for good only after a fetch that began when the token was there already. Anybody
-// can make up such tokens, so the fetches that they cause are limited, per key id and in all; a token for which no fetch can
-// be made is refused for now (ErrKeysUnavailable). The limit in all cannot lock out anybody for long: every fetch brings all
-// keys.
+// A token that matches no known key is refused permanently only after a fetch that began after the token arrived. Anyone
+// can make such tokens, so the fetches they cause are limited, per key id and in total. A token whose fetch would exceed
+// a limit is refused temporarily (ErrKeysUnavailable). The total limit cannot lock out clients for long, because each
+// fetch returns all keys.
 type remote struct {
 	url            string
 	client         *http.Client
@@ -44,17 +44,17 @@ type remote struct {
 	mu      sync.Mutex
 	closed  bool // no further fetches
 	keys    []key
-	fetched time.Time // when the fetch that brought keys began; zero: never
-	tried   time.Time // when the last fetch began; zero: never
-	begun   uint64    // fetches so far
-	flight  *fetch    // the fetch under way; nil when there is none
-	failing bool      // the last fetch failed, and that was logged
+	fetched time.Time // when the last successful fetch began; zero if there was none
+	tried   time.Time // when the last fetch began; zero if there was none
+	begun   uint64    // number of fetches so far
+	flight  *fetch    // the running fetch; nil if there is none
+	failing bool      // the last fetch failed, and the failure was logged
 
-	budget *rate.Limiter        // of the fetches that tokens cause
-	asked  map[string]time.Time // when a token with this key id last caused a fetch; at most as many as budget allows in a window
+	budget *rate.Limiter        // limits the fetches that tokens cause
+	asked  map[string]time.Time // by key id, when a token last caused a fetch; the budget of one window limits its size
 }
 
-// fetch is one fetch. The fields are written before done is closed.
+// fetch is one fetch of the keys. Its fields are written before done is closed.
 type fetch struct {
 	number uint64
 	cancel context.CancelFunc
@@ -83,7 +83,7 @@ func newRemote(cfg Config, opts Options) (*remote, error) {
 	return r, nil
 }
 
-// checkURL refuses URLs with which others on the network could choose the keys.
+// checkURL refuses URLs that would let others on the network forge the keys.
 func checkURL(raw string, allowHTTP bool) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
@@ -105,7 +105,7 @@ func (r *remote) start() {
 	r.begin()
 }
 
-// ready waits for the first fetch, and makes another one unless the last was within the window.
+// ready waits for the first fetch. If it failed, ready starts another fetch, at most one per window.
 func (r *remote) ready(ctx context.Context) error {
 	r.mu.Lock()
 	if r.fetched.IsZero() && r.flight == nil && r.now().Sub(r.tried) >= r.window {
@@ -125,13 +125,14 @@ func (r *remote) ready(ctx context.Context) error {
 	return nil
 }
 
-// find looks for keys that fit a token: among the known ones, and if none does, among those that the issuer has now. kid is the
-// key id that the token names. worth says whether the token is worth a fetch, or why it is refused in any case.
+// find looks for keys that match a token, first among the known keys, then among the keys that the issuer has now. kid is
+// the key id in the token. worth returns an error if the token is refused with any key, so that it does not cause a
+// fetch.
 func (r *remote) find(ctx context.Context, kid string, fits func([]key) bool, worth func() error) error {
 	r.mu.Lock()
 	before := r.begun
 	if !r.fetched.IsZero() && r.now().Sub(r.fetched) >= r.maxAge && r.now().Sub(r.tried) >= r.window {
-		r.begin() // for later tokens; this one does not wait for it unless it has to
+		r.begin() // refreshes the keys for later tokens; this token waits for the fetch only if no known key matches
 	}
 	keys, flight := r.keys, r.flight
 	r.mu.Unlock()
@@ -167,7 +168,7 @@ func (r *remote) find(ctx context.Context, kid string, fits func([]key) bool, wo
 	}
 }
 
-// ask begins a fetch because of a token, or returns the one under way, unless that would be more fetches than allowed.
+// ask returns the running fetch, or begins a fetch because of a token if the limits allow it.
 func (r *remote) ask(kid string) (*fetch, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,8 +187,8 @@ func (r *remote) ask(kid string) (*fetch, error) {
 	return r.begin(), nil
 }
 
-// begin starts a fetch, which is for all who wait. r.mu is held; no fetch is under way. It returns an ended fetch if the
-// verifier is closed.
+// begin starts a fetch for all who wait. The caller holds r.mu, and no fetch is running. If the verifier is closed, begin
+// returns a fetch that has ended.
 func (r *remote) begin() *fetch {
 	r.begun++
 	flight := &fetch{number: r.begun, done: make(chan struct{})}
@@ -215,7 +216,7 @@ func (r *remote) begin() *fetch {
 	return flight
 }
 
-// report logs that fetches begin to fail, and that they succeed again. r.mu is held.
+// report logs the first failed fetch, and the first successful fetch after a failure. The caller holds r.mu.
 func (r *remote) report(err error) {
 	switch {
 	case r.closed:
@@ -228,7 +229,7 @@ func (r *remote) report(err error) {
 	}
 }
 
-// wait returns the fetch's error, or that of ctx.
+// wait waits for the fetch and returns its error, or ctx's error.
 func (f *fetch) wait(ctx context.Context) error {
 	select {
 	case <-f.done:

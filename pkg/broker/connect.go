@@ -20,14 +20,15 @@ import (
 	"github.com/runnelhq/runnel/pkg/settings"
 )
 
-// Config says how to reach NATS and what the partitions' streams look like. Every service of one installation must
+// Config contains the address of NATS and the settings of the partitions' streams. All services of an installation must
 // have the same Partitions.
 type Config struct {
-	// URL may begin with tls://, which requires TLS; if a server offers TLS, the connection always uses it.
+	// URL may begin with tls://, which requires TLS. If a server offers TLS, the connection always uses it.
 	URL string `help:"NATS servers, separated by commas; tls://host insists on TLS." default:"nats://127.0.0.1:4222"`
-	// TLS may contain only authorities, which replace those of the system, or also a certificate to present.
+	// TLS may contain only authorities, which replace the system's, or also a client certificate.
 	TLS certs.Config `embed:"" prefix:"tls."`
-	// NkeySeedFile and CredsFile are two ways to authenticate; at most one of them is set. They are read at each connection.
+	// NkeySeedFile and CredsFile are two ways to authenticate; at most one may be set. They are read again at each
+	// connection.
 	NkeySeedFile string `help:"File with the nkey seed of this service's NATS user."`
 	CredsFile    string `help:"File with the NATS credentials (JWT and seed) of this service's user."`
 
@@ -58,11 +59,11 @@ func (c Config) Validate() error {
 
 var errTwoIdentities = errors.New("an nkey seed file and a credentials file are set; choose one")
 
-// MaxCommandBytes is the largest command a stream takes.
+// MaxCommandBytes is the maximum size of a command in a stream.
 const MaxCommandBytes = 192 << 10
 
-// Connect connects to NATS and keeps reconnecting until the connection is closed. While disconnected, a publish fails at once
-// instead of being buffered: the callers know what to retry.
+// Connect connects to NATS and reconnects until the connection is closed. While disconnected, a publish fails at once
+// instead of being buffered, because callers decide themselves what to retry.
 //
 // name is the name of the service, for example "runnel-gateway". Answers to its requests arrive at _INBOX_gateway, so that the
 // permissions of one service's user do not let it read the answers to others.
@@ -82,19 +83,20 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 		nats.Name(name),
 		nats.CustomInboxPrefix("_INBOX_" + strings.TrimPrefix(name, "runnel-")),
 		nats.MaxReconnects(-1),
-		// A server whose users or certificates are being replaced may refuse authentication twice. That must not end reconnecting for
-		// good.
+		// A server may refuse authentication twice while its users or certificates are being replaced. This must not end
+		// reconnecting permanently.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(200*time.Millisecond, 200*time.Millisecond),
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(2 * time.Second),
-		// A server that accepts no data any more counts as lost; the default would block every publisher for a minute.
+		// A server that no longer accepts data counts as lost after this time. With the default, it would block every
+		// publisher for a minute.
 		nats.FlusherTimeout(2 * time.Second),
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil { // otherwise the connection was closed on purpose
+			if err != nil { // err is nil if the connection was closed on purpose
 				log.Warn("lost the connection to NATS", "error", err)
 			}
 		}),
@@ -123,8 +125,8 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 	return nc, nil
 }
 
-// exportState registers the state of a connection as a metric. A process has one connection; of several on the same registerer the
-// first is exported.
+// exportState registers the state of a connection as a metric. Normally a process has one connection; if several use the
+// same registerer, only the first is exported.
 func exportState(nc *nats.Conn, registerer prometheus.Registerer) error {
 	err := registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "runnel_nats_connected", Help: "1 while the process is connected to NATS, else 0.",
@@ -140,7 +142,8 @@ func exportState(nc *nats.Conn, registerer prometheus.Registerer) error {
 	return err
 }
 
-// secure returns the options for TLS and authentication. Files are read again at each connection, so that they can be replaced.
+// secure returns the options for TLS and authentication. Files are read again at each connection, so that they can be
+// replaced.
 func secure(cfg Config, user *nkeyUser, log *slog.Logger, registerer prometheus.Registerer) (options []nats.Option, err error) {
 	if cfg.NkeySeedFile != "" && cfg.CredsFile != "" {
 		return nil, errTwoIdentities
@@ -171,7 +174,7 @@ func secure(cfg Config, user *nkeyUser, log *slog.Logger, registerer prometheus.
 
 const mask = "********"
 
-// masked returns a list of servers without the part before each host: passwords or tokens. NATS also accepts servers without a
+// masked returns a list of servers without the passwords or tokens before the hosts. NATS also accepts servers without a
 // scheme.
 func masked(list string) string {
 	servers := strings.Split(list, ",")
@@ -187,7 +190,7 @@ func masked(list string) string {
 	return strings.Join(servers, ",")
 }
 
-// userinfo matches a password or token in a URL that an error quotes.
+// userinfo matches the password or token in a URL that an error quotes.
 var userinfo = regexp.MustCompile(`://[^\s,]*@`)
 
 // maskedError hides the password in a URL that an error quotes.
@@ -198,12 +201,13 @@ func maskedError(err error) error {
 	return err
 }
 
-// ErrStreamOutdated means that a version of Runnel created the stream before owners purged it; such a stream cannot be used.
+// ErrStreamOutdated means that the stream denies purging, because an early version of Runnel created it. Such a stream
+// cannot be used.
 var ErrStreamOutdated = errors.New("the stream denies purging, like those of early versions of Runnel, and NATS cannot lift that; " +
 	"let the installation commit everything with the version that made it, then delete the stream: it is created again")
 
-// EnsureStreams creates the streams of all partitions, and applies the settings that Runnel's guarantees rest on to existing
-// ones. Several processes may call it at once.
+// EnsureStreams creates the streams of all partitions. To existing streams it applies the settings on which Runnel's
+// guarantees rest. Several processes may call it at once.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	for p := range ids.Partition(cfg.Partitions) {
 		_, err := js.CreateOrUpdateStream(ctx, streamConfig(cfg, p))
@@ -222,8 +226,8 @@ func isOutdated(ctx context.Context, js jetstream.JetStream, partition ids.Parti
 	return err == nil && stream.CachedInfo().Config.DenyPurge
 }
 
-// streamConfig is the configuration of a partition's stream that DESIGN requires: an append-only log that refuses new messages
-// rather than deleting old ones. Only the partition's owner purges it, and only committed commands.
+// streamConfig is the required configuration of a partition's stream: an append-only log that refuses new messages
+// instead of deleting old ones. Only the partition's owner purges it, and only committed commands.
 func streamConfig(cfg Config, partition ids.Partition) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:        StreamName(partition),
@@ -244,8 +248,9 @@ func streamConfig(cfg Config, partition ids.Partition) jetstream.StreamConfig {
 	}
 }
 
-// Allowed returns an error if NATS has refused an operation on this connection, as it does when a service presents the nkey of
-// another one. Call it after all subscriptions were made: a service that receives nothing must not look healthy.
+// Allowed returns an error if NATS has refused an operation on this connection. This happens, for example, if a service
+// presents the nkey of another service. Call it after all subscriptions were made: a service that receives no messages
+// must not look healthy.
 func Allowed(nc *nats.Conn) error {
 	const patience = 2 * time.Second
 	if err := nc.FlushTimeout(patience); err != nil {

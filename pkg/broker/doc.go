@@ -1,10 +1,10 @@
-// Package broker is how Runnel's parts use NATS: the names of subjects and streams, the required settings of the streams,
+// Package broker is the interface of Runnel's parts to NATS: the names of subjects and streams, the required settings of the streams,
 // connecting, and the Submitter, which puts a command into its partition's stream and returns the outcome.
 //
 // It stores no messages and decides nothing about conversations. A JetStream acknowledgement means only "accepted": the message
 // may be lost in a power failure. The guarantees to users rest on the history store.
 //
-//	in.<p>               commands of partition p; the one subject of stream IN_<p>
+//	in.<p>               commands of partition p, in stream IN_<p>
 //	result.<inbox>       outcomes, to the gateway or service that submitted the command   (core NATS)
 //	live.<conversation>  committed events and receipts of one conversation                (core NATS)
 //	joined               users who became members, to every gateway                       (core NATS)

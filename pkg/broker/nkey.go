@@ -16,15 +16,15 @@ import (
 	"github.com/runnelhq/runnel/pkg/watched"
 )
 
-// nkeyUser is the user of an nkey seed file. The file is read again when it changes, so that a service becomes another user with
-// its next connection. It is a dialer, because that is where the client library can be told of another public key: it holds the
-// connection's lock while it dials and before it authenticates.
+// nkeyUser is the user of an nkey seed file. The file is read again when it changes, so that a service uses the new user
+// with its next connection. nkeyUser is a dialer, because only there the client library can be given a new public key: it
+// holds the connection's lock while it dials and before it authenticates.
 type nkeyUser struct {
 	file *watched.Files[nkey]
 	conn atomic.Pointer[nats.Conn] // nil until the first connection exists
 }
 
-// nkey is one user.
+// nkey is the key pair of one user.
 type nkey struct {
 	public string
 	seed   []byte
@@ -71,7 +71,7 @@ func readNkey(path string) (nkey, error) {
 	return nkey{public: public, seed: append([]byte(nil), seed...)}, nil // Wipe clears the pair's own copy
 }
 
-// options are those of a connection of the user.
+// options returns the connection options for the user.
 func (u *nkeyUser) options() []nats.Option {
 	return []nats.Option{nats.Nkey(u.file.Current().public, u.sign), nats.SetCustomDialer(u)}
 }

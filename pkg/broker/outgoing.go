@@ -8,21 +8,22 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Publishing may block: when the buffer of the connection is full, the client of NATS writes to the socket, for as long as its
-// write deadline. So messages are published by one goroutine, without the lock, in the order of the queue outgoing. The queue is
-// bounded by the number of calls, because each is in it at most once.
+// Publishing may block: if the connection's buffer is full, the NATS client writes to the socket, for up to its write
+// deadline. Therefore one goroutine publishes the messages, without the lock, in the order of the queue outgoing. Each
+// call is in the queue at most once, so the number of calls limits its length.
 
 // disconnectedPause is how long after a failed publish the sweep tries again.
 const disconnectedPause = 250 * time.Millisecond
 
-// publishLocked has the call's message published, unless not_after has passed; then the call ends at its deadline.
+// publishLocked queues the call's message for publishing. If not_after has passed, the message is not published, and the
+// call ends at its deadline.
 func (s *Submitter) publishLocked(c *call, now time.Time) {
 	if now.After(c.notAfter) {
 		return
 	}
 	s.waitLocked(c, now, s.cfg.PublishTimeout)
 	if c.unsent {
-		return // it has a token, and is published with the newest id
+		return // already queued; it will be published with the newest id
 	}
 	delete(s.acks, c.token)
 	s.next++
@@ -36,12 +37,12 @@ func (s *Submitter) publishLocked(c *call, now time.Time) {
 	}
 }
 
-// waitLocked sets when the sweep publishes again.
+// waitLocked sets the time at which the sweep publishes the call again.
 func (s *Submitter) waitLocked(c *call, now time.Time, wait time.Duration) {
 	c.tryAt = now.Add(wait/2 + rand.N(wait)/2 + 1)
 }
 
-// publish publishes what is in outgoing, until the submitter is closed.
+// publish publishes the calls in outgoing until the submitter is closed.
 func (s *Submitter) publish() {
 	defer close(s.published)
 	for {
@@ -65,7 +66,8 @@ func (s *Submitter) publish() {
 	}
 }
 
-// takeOutgoing returns the next call to publish, and its message. It passes over calls that were answered or given up meanwhile.
+// takeOutgoing returns the next call to publish, and its message. It skips calls that were answered or given up
+// meanwhile.
 func (s *Submitter) takeOutgoing() (*call, *nats.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,6 +86,6 @@ func (s *Submitter) takeOutgoing() (*call, *nats.Msg) {
 			Reply: s.replies + strconv.FormatUint(c.token, 10),
 		}
 	}
-	s.outgoing = nil // and the memory that it held
+	s.outgoing = nil // also releases the array
 	return nil, nil
 }

@@ -15,40 +15,41 @@ import (
 )
 
 const (
-	// ProbeStream keeps the last probe, on disk like commands. Its name and subject are covered by the permissions for commands.
+	// ProbeStream keeps the last probe, on disk like commands. The permissions for commands include its name and subject.
 	ProbeStream  = "IN_PROBE"
 	probeSubject = "in.probe"
 
 	// probeTimeout is shorter than the time that a readiness check may take.
 	probeTimeout = 2 * time.Second
-	// probeGrace is how long probes may fail before they count: the election of a leader takes seconds, and it concerns all
+	// probeGrace is how long probes may fail before the check fails: electing a leader takes seconds, and affects all
 	// services at once.
 	probeGrace = 10 * time.Second
 
 	maxProbeBytes     = 1 << 10
 	probeStreamBytes  = 64 << 10
-	wrongStreamErrID  = 10060 // JetStream's error code of an expected stream that does not match
+	wrongStreamErrID  = 10060 // JetStream's error code for a stream other than the expected one
 	anyOtherStream    = "none"
 	expectStreamEntry = "Nats-Expected-Stream"
 )
 
-// Probe checks whether JetStream stores messages. Being connected is not enough: a server whose disk is full, or that has lost
-// the majority of its cluster, keeps its connections.
+// Probe checks whether JetStream stores messages. A connection alone does not prove this: a server whose disk is full, or
+// that has lost the majority of its cluster, keeps its connections.
 type Probe struct {
 	nc     *nats.Conn
 	create func(ctx context.Context) error
 
 	mu     sync.Mutex
-	stored time.Time // when a probe was last stored; zero: never
+	stored time.Time // when a probe was last stored; zero if none was
 }
 
-// NewProbe makes a probe. create creates the stream of probes; it is nil for services that may not create streams.
+// NewProbe makes a probe. create creates the stream for probes; it is nil for services that may not create streams.
 func NewProbe(nc *nats.Conn, create func(ctx context.Context) error) *Probe {
 	return &Probe{nc: nc, create: create}
 }
 
-// Check stores a probe: a publish that is acknowledged proves that commands can be accepted. A failure within 10 s of a success
-// is reported as degraded; so is a stream of probes that no delivery worker has created yet, if the streams of commands answer.
+// Check stores a probe. If the publish is acknowledged, commands can be accepted too. A failure within 10 s after a
+// success is reported as degraded. If no delivery worker has created the stream for probes yet, but the streams of
+// commands answer, that is also reported as degraded.
 func (p *Probe) Check(ctx context.Context) error {
 	if !p.nc.IsConnected() {
 		return errors.New("not connected")
@@ -89,7 +90,7 @@ func (p *Probe) publish(ctx context.Context) error {
 	return nil
 }
 
-// commandsAnswer reports whether the stream of a partition is there. It publishes a message that the stream refuses.
+// commandsAnswer reports whether the stream of a partition exists. It publishes a message that the stream refuses.
 func (p *Probe) commandsAnswer(ctx context.Context) bool {
 	ack, err := p.request(ctx, &nats.Msg{Subject: CommandSubject(0), Header: nats.Header{expectStreamEntry: {anyOtherStream}}})
 	return err == nil && ack.Error != nil && ack.Error.ErrorCode == wrongStreamErrID
@@ -112,7 +113,7 @@ func (p *Probe) request(ctx context.Context, message *nats.Msg) (answer, error) 
 	return ack, nil
 }
 
-// EnsureProbeStream creates the stream of probes, or applies its settings.
+// EnsureProbeStream creates the stream for probes, or applies its settings to an existing stream.
 func EnsureProbeStream(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        ProbeStream,

@@ -28,15 +28,16 @@ import (
 type SubmitterConfig struct {
 	// MaxPending limits the commands in flight. Defaults to 65536.
 	MaxPending int
-	// PublishTimeout is how long to wait for the broker's acknowledgement before publishing the same bytes again. Defaults to 2 s.
+	// PublishTimeout is how long to wait for the broker's acknowledgement before the same bytes are published again.
+	// Defaults to 2 s.
 	PublishTimeout time.Duration
 	// AcceptTimeout is how long a command may stay unacknowledged before it fails as unavailable. Defaults to 8 s.
 	AcceptTimeout time.Duration
-	// OutcomeTimeout is how long to wait for the outcome of an accepted command. Defaults to 60 s: while the store is unavailable,
-	// commands stay accepted, and a client that repeats one joins the waiting command.
+	// OutcomeTimeout is how long to wait for the outcome of an accepted command. Defaults to 60 s: while the store is
+	// unavailable, commands stay accepted, and a client that repeats a command joins the waiting call.
 	OutcomeTimeout time.Duration
-	// AskAgain is how long an accepted command waits before a repeated command causes it to be published again: results are
-	// published at most once, so this one may have been lost. It doubles each time, so that an outage of the store does not fill the
+	// AskAgain is how long after acceptance a repeated command is published again. Results are published at most once, so
+	// the first result may be lost. The time doubles with each repeat, so that an outage of the store does not fill the
 	// stream with copies. Defaults to 3 s.
 	AskAgain time.Duration
 }
@@ -69,8 +70,8 @@ type Submission struct {
 	Header nats.Header
 	// Accepted is called when the broker holds the command. May be nil.
 	Accepted func()
-	// Done is called exactly once, unless the submitter is closed first. An outcome with the error UNAVAILABLE means that the
-	// command's outcome is unknown. Both functions run on the submitter's goroutines and must not block.
+	// Done is called exactly once, unless the submitter is closed before. An outcome with the error UNAVAILABLE means
+	// that the command's outcome is unknown. Accepted and Done run on the submitter's goroutines and must not block.
 	Done func(*conversationv1.Outcome)
 }
 
@@ -83,7 +84,7 @@ type Submission struct {
 //
 // An accepted command whose result seems to be lost is published again in the same way when a client repeats the command.
 //
-// All copies of a call consist of the same bytes, including attempt, admission time, not_after and salt. None is published after
+// All copies of a call consist of the same bytes, including attempt, admission time, not_after and salt. No copy is published after
 // not_after. The stream may still store the last copy later than that; then the owner does not carry it out.
 //
 // If a client repeats a command in flight, it joins the command's call. If the repeat has a higher attempt, the client has
@@ -94,21 +95,21 @@ type Submitter struct {
 	nc         *nats.Conn
 	partitions int
 	inbox      string
-	replies    string // prefix of the subjects that PubAcks come back on
+	replies    string // prefix of the subjects for PubAcks
 	log        *slog.Logger
 	subs       []bus.Subscription
 	stop       chan struct{}
 	done       chan struct{}
 
-	wake      chan struct{} // something is in outgoing
+	wake      chan struct{} // signalled when outgoing is not empty
 	published chan struct{} // closed when the publisher has ended
 
 	mu       sync.Mutex
 	next     uint64
 	calls    map[callKey]*call    // the newest attempt of each command
 	acks     map[uint64]*call     // calls that wait for a PubAck, by the token in its reply subject
-	queues   map[queueKey][]*call // the first of each queue is in flight, the others wait for it
-	outgoing []*call              // to be published, in this order; each call is in it at most once
+	queues   map[queueKey][]*call // the first call of each queue is in flight; the others wait for it
+	outgoing []*call              // calls to publish, in this order; each call is in it at most once
 }
 
 type queueKey struct {
@@ -126,22 +127,22 @@ type call struct {
 	command    *brokerv1.Command
 	message    *nats.Msg
 	waiters    []Submission
-	token      uint64 // token of the publish in flight; 0 when there is none
+	token      uint64 // token of the publish in flight; 0 if there is none
 	accepted   bool
-	unsent     bool // in outgoing
-	republish  bool // a duplicate was republished once already
-	superseded bool // superseded by a call with a higher attempt: no one waits, and it is no longer in calls
+	unsent     bool // the call is in outgoing
+	republish  bool // the call was already republished because of a duplicate
+	superseded bool // superseded by a call with a higher attempt: it has no waiters, and is no longer in calls
 	tryAt      time.Time
 	deadline   time.Time
-	notAfter   time.Time     // no copy is published later
-	askAt      time.Time     // the time after which a repeated command means that the client did not receive the result; only once accepted
-	patience   time.Duration // until the next askAt
+	notAfter   time.Time     // no copy is published after this time
+	askAt      time.Time     // set when accepted: after this time, a repeated command means that the client did not receive the result
+	patience   time.Duration // time until the next askAt
 }
 
-// ErrBusy means that too many commands are in flight: nothing was done, and the caller may try again later.
+// ErrBusy means that too many commands are in flight. The command was not submitted, and the caller may try again later.
 var ErrBusy = errors.New("too many commands are under way")
 
-// ErrConflict means that a command with the same id and another body is in flight, in this attempt or a later one.
+// ErrConflict means that a command with the same id but another body is in flight, in the same attempt or a later one.
 var ErrConflict = errors.New("the command id is in use with another body")
 
 // CopyLifetime is how long after the admission of a command copies of it may enter the stream.
@@ -203,7 +204,7 @@ func (s *Submitter) Close() {
 
 func (s *Submitter) unsubscribe() {
 	for _, sub := range s.subs {
-		_ = sub.Unsubscribe() // fails only if the connection is closed, which ends the subscription as well
+		_ = sub.Unsubscribe() // fails only if the connection is closed, which also ends the subscription
 	}
 }
 
@@ -214,8 +215,8 @@ func (s *Submitter) Pending() int {
 	return len(s.calls)
 }
 
-// Submit submits a command, or joins the same command if it is in flight. It does not wait for the broker. The error is ErrBusy
-// or ErrConflict; then nothing was done.
+// Submit submits a command, or joins the call of the same command if it is in flight. It does not wait for the broker.
+// The error is ErrBusy or ErrConflict; in both cases the command was not submitted.
 func (s *Submitter) Submit(sub Submission) error {
 	key := callKey{queueKey{ids.Conversation(sub.Command.GetConversationId()), ids.User(sub.Command.GetSender())}, ids.Command(sub.Command.GetCommandId())}
 	now := time.Now()
@@ -271,14 +272,14 @@ func (s *Submitter) newCall(key callKey, sub Submission, now time.Time) (*call, 
 	}, nil
 }
 
-// joinAndUnlock adds a client as a waiter of a command in flight: a client repeats a command after a lost connection or a
-// timeout. The caller holds mu; joinAndUnlock releases it.
+// joinAndUnlock adds a waiter to the call of a command in flight. It is used when a client repeats a command after a lost
+// connection or a timeout. The caller holds mu; joinAndUnlock releases it.
 func (s *Submitter) joinAndUnlock(c *call, sub Submission, now time.Time) error {
 	if !conversation.SameBody(c.command.GetBody(), sub.Command.GetBody()) {
 		s.mu.Unlock()
 		return ErrConflict
 	}
-	// The clients of older waiters have mostly disconnected.
+	// The clients of older waiters have usually disconnected.
 	var displaced *call
 	if len(c.waiters) >= maxWaiters {
 		displaced = &call{key: c.key, waiters: c.waiters[:1:1]}
@@ -313,7 +314,7 @@ func (s *Submitter) supersedeLocked(c *call, now time.Time) {
 	}
 }
 
-// Do submits a command and waits for its outcome. When ctx ends first the outcome is unknown.
+// Do submits a command and waits for its outcome. If ctx ends first, the outcome is unknown.
 func (s *Submitter) Do(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error) {
 	outcome := make(chan *conversationv1.Outcome, 1)
 	err := s.Submit(Submission{Command: command, Header: header, Done: func(o *conversationv1.Outcome) { outcome <- o }})
@@ -328,10 +329,10 @@ func (s *Submitter) Do(ctx context.Context, command *brokerv1.Command, header na
 	}
 }
 
-// messageID is the id by which JetStream drops duplicates. It is a hash over everything that identifies an attempt of the
-// command. So no user can suppress another's command, and no client input gets into a header.
+// messageID returns the id by which JetStream detects duplicates. It is a hash over everything that identifies an attempt
+// of the command. Therefore no user can suppress another user's command, and no client input gets into a header.
 func messageID(key callKey, attempt uint32) string {
-	var stack [192]byte // a conversation id, a user id and a UUID fit
+	var stack [192]byte // large enough for a conversation id, a user id and a UUID
 	buf := append(append(stack[:0], key.conversation...), 0)
 	buf = append(append(buf, key.sender...), 0)
 	buf = append(append(buf, key.command...), 0)
@@ -339,10 +340,10 @@ func messageID(key callKey, attempt uint32) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// renewIDLocked gives the call's message a new id, so that the broker stores it although it already has a copy. The store's
-// unique key keeps the command from being committed twice.
+// renewIDLocked gives the call's message a new id, so that the broker stores it although it already has a copy. The
+// command still commits only once, because of the store's unique key.
 func (s *Submitter) renewIDLocked(c *call) {
-	c.message.Header = maps.Clone(c.message.Header) // the publisher may be reading the former one
+	c.message.Header = maps.Clone(c.message.Header) // copied, because the publisher may be reading the old header
 	c.message.Header.Set(headerMsgID, messageID(c.key, c.command.GetAttempt())+"."+strconv.FormatUint(rand.Uint64(), 36))
 }
 
@@ -363,7 +364,8 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		s.mu.Unlock()
 		return
 	}
-	// Any answer other than a stored or duplicate message decides nothing: it is a temporary error (no leader, full, in process).
+	// Any other answer than a stored or duplicate message is a temporary error (no leader, full, in process), and decides
+	// nothing.
 	if !bytes.Contains(msg.Data, []byte(`"seq":`)) || bytes.Contains(msg.Data, []byte(`"error":`)) {
 		c.tryAt = now.Add(50*time.Millisecond + rand.N(100*time.Millisecond))
 		s.mu.Unlock()
@@ -371,8 +373,8 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		return
 	}
 	if !c.republish && !now.After(c.notAfter) && bytes.Contains(msg.Data, []byte(`"duplicate"`)) {
-		// The message is already in the stream, perhaps from before this process started: the answer to that copy will not reach this
-		// process. Publishing it under another id makes the owner answer.
+		// The stream already contains the message, perhaps from before this process started. The answer to that copy does
+		// not reach this process. Publishing the message under a new id makes the owner answer again.
 		c.republish = true
 		s.renewIDLocked(c)
 		s.publishLocked(c, now)
@@ -410,7 +412,7 @@ func (s *Submitter) onResults(msg *nats.Msg) {
 		s.mu.Lock()
 		c := s.calls[key]
 		if c != nil && !bytes.Equal(c.command.GetSalt(), result.GetSalt()) {
-			c = nil // the answer to another copy of the command, perhaps with another body
+			c = nil // the answer belongs to another copy of the command, perhaps with another body
 		}
 		if c != nil {
 			s.forgetLocked(c, now)
@@ -440,13 +442,13 @@ func (c *call) finish(outcome *conversationv1.Outcome) {
 	}
 }
 
-// forgetLocked removes the call from all tables.
+// forgetLocked removes the call from all maps.
 func (s *Submitter) forgetLocked(c *call, now time.Time) {
 	delete(s.calls, c.key)
 	s.retireLocked(c, now)
 }
 
-// retireLocked ends the publishing of a call and gives up its place in the queue.
+// retireLocked ends the publishing of a call and releases its place in the queue.
 func (s *Submitter) retireLocked(c *call, now time.Time) {
 	if c.token != 0 {
 		delete(s.acks, c.token)
@@ -458,7 +460,7 @@ func (s *Submitter) retireLocked(c *call, now time.Time) {
 	}
 }
 
-// leaveQueueLocked starts the next command of the same sender and conversation.
+// leaveQueueLocked removes the call from its queue, and starts the next command of the same sender and conversation.
 func (s *Submitter) leaveQueueLocked(c *call, now time.Time) {
 	queue := s.queues[c.key.queueKey]
 	for i := range queue {
@@ -478,7 +480,7 @@ func (s *Submitter) leaveQueueLocked(c *call, now time.Time) {
 	}
 }
 
-// sweep publishes unanswered commands again, and gives up commands past their deadline.
+// sweep publishes unanswered commands again, and ends calls whose deadline has passed.
 func (s *Submitter) sweep() {
 	defer close(s.done)
 	ticker := time.NewTicker(sweepInterval)
@@ -520,14 +522,14 @@ func (s *Submitter) sweepOnce(now time.Time) (overdue []*call) {
 	return overdue
 }
 
-// failQueueLocked gives up a call that was not accepted in time and those queued behind it: sending those first would break the
-// sender's order.
+// failQueueLocked ends a call that was not accepted in time, and all calls queued behind it: sending those would break
+// the sender's order.
 func (s *Submitter) failQueueLocked(c *call, now time.Time, overdue []*call) []*call {
 	queue := s.queues[c.key.queueKey]
 	delete(s.queues, c.key.queueKey)
 	for _, queued := range queue {
-		queued.accepted = true // out of the queue
-		if queued.superseded { // out of calls, and nobody waits
+		queued.accepted = true // so that the call counts as out of the queue
+		if queued.superseded { // not in calls, and without waiters
 			s.retireLocked(queued, now)
 			continue
 		}

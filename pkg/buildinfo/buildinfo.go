@@ -1,5 +1,5 @@
-// Package buildinfo says which build a program is: the version, the commit and its date. Releases are stamped by the linker, see
-// scripts/stamp.sh; for other builds the information is what the go command has recorded.
+// Package buildinfo describes the build of a program: the version, the commit and its date. The linker stamps releases,
+// see scripts/stamp.sh. For other builds, the information comes from the go command.
 package buildinfo
 
 import (
@@ -11,26 +11,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The linker sets these, with -X; empty in a build that is not stamped.
+// The linker sets these variables with -X. They are empty in a build that is not stamped.
 var (
 	version  string //nolint:gochecknoglobals // set by the linker
 	commit   string //nolint:gochecknoglobals // set by the linker
 	date     string //nolint:gochecknoglobals // set by the linker
-	modified string //nolint:gochecknoglobals // set by the linker; not empty if the source differed from the commit
+	modified string //nolint:gochecknoglobals // set by the linker; not empty if the source differs from the commit
 )
 
 const (
-	// devel is the version of a build from a working copy that is not stamped.
+	// devel is the version of an unstamped build from a working copy.
 	devel = "devel"
-	// shortCommit is the length of a commit in a Version.
+	// shortCommit is the length of the commit in a Version.
 	shortCommit = 12
 )
 
-// Info describes a build. The zero value of a field means that it is not known.
+// Info describes a build. A field with its zero value is not known.
 type Info struct {
 	// Release is the version of the source, such as 0.1.0, or devel.
 	Release string
-	// Commit is the commit of the source, and Date its time, in RFC 3339.
+	// Commit is the commit of the source. Date is the time of the commit, in RFC 3339.
 	Commit, Date string
 	// Modified is true if the source differed from the commit.
 	Modified bool
@@ -38,13 +38,13 @@ type Info struct {
 	Go string
 }
 
-// Read returns the description of the running program.
+// Read returns the description of this program's build.
 func Read() Info {
 	recorded, _ := debug.ReadBuildInfo()
 	return read(Info{Release: version, Commit: commit, Date: date, Modified: modified != ""}, recorded)
 }
 
-// read completes what the linker has set by what the go command has recorded, which may be nil.
+// read adds the data that the go command has recorded to the stamped data. recorded may be nil.
 func read(stamped Info, recorded *debug.BuildInfo) Info {
 	i := stamped
 	i.Go = runtime.Version()
@@ -61,13 +61,14 @@ func read(stamped Info, recorded *debug.BuildInfo) Info {
 		}
 	}
 	if recorded != nil && i.Release == "" && recorded.Main.Version != "(devel)" {
-		i.Release = strings.TrimSuffix(strings.TrimPrefix(recorded.Main.Version, "v"), "+dirty") // go install module@version
+		i.Release = strings.TrimSuffix(strings.TrimPrefix(recorded.Main.Version, "v"), "+dirty") // the program was installed by go install module@version
 	}
 	i.Release = cmp.Or(i.Release, devel)
 	return i
 }
 
-// Version identifies the build in one word, such as 0.1.0, or 0.1.0-1a2b3c4d5e6f+modified for a source with changes.
+// Version identifies the build in one word, such as 0.1.0. For a source with changes it is, for example,
+// 0.1.0-1a2b3c4d5e6f+modified.
 func (i Info) Version() string {
 	word := i.Release
 	if i.Commit != "" && (i.Modified || i.Release == devel) {
@@ -79,7 +80,7 @@ func (i Info) Version() string {
 	return word
 }
 
-// String is the line of --version.
+// String returns the line that --version prints.
 func (i Info) String() string {
 	text := i.Release
 	if i.Commit != "" {
@@ -94,7 +95,7 @@ func (i Info) String() string {
 	return text + ", " + i.Go
 }
 
-// Collector returns the metric runnel_build_info, whose value is 1 and whose labels describe the build.
+// Collector returns the metric runnel_build_info. Its value is 1, and its labels describe the build.
 func Collector() prometheus.Collector {
 	i := Read()
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{

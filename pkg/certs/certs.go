@@ -15,16 +15,16 @@ import (
 	"github.com/runnelhq/runnel/pkg/watched"
 )
 
-// Config names the certificate files of one side of mutual TLS. If no file is named, there is no TLS.
+// Config names the certificate files of one side of mutual TLS. If no file is named, TLS is off.
 type Config struct {
-	// CertFile and KeyFile are PEM files; the first has the chain after the certificate.
+	// CertFile and KeyFile are PEM files. CertFile contains the certificate, followed by its chain.
 	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
 	KeyFile  string `help:"Key of the certificate (PEM)."`
-	// CAFile is a PEM file; while an authority is being replaced it contains the old one and the new one.
+	// CAFile is a PEM file with authorities. While an authority is being replaced, it contains the old and the new one.
 	CAFile string `name:"ca-file" help:"Authorities that must have issued the other side's certificate (PEM). Read again when it changes."`
 }
 
-// KeyPair names the files of a server whose clients present no certificates. If no file is named, there is no TLS.
+// KeyPair names the certificate files of a server whose clients present no certificates. If no file is named, TLS is off.
 type KeyPair struct {
 	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
 	KeyFile  string `help:"Key of the certificate (PEM)."`
@@ -36,7 +36,7 @@ func (k KeyPair) Config() Config { return Config{CertFile: k.CertFile, KeyFile: 
 // Empty reports whether no file is named.
 func (c Config) Empty() bool { return c == Config{} }
 
-// Check reads the files once, to find out early whether they can be used.
+// Check reads the files once, so that unusable files are detected early.
 func (c Config) Check() error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errHalf
@@ -48,7 +48,7 @@ func (c Config) Check() error {
 // Check is Config.Check for a key pair.
 func (k KeyPair) Check() error { return k.Config().Check() }
 
-// Mutual reports whether mutual TLS is configured; it returns an error if only some of the necessary files are.
+// Mutual reports whether mutual TLS is configured. It returns an error if only some of the required files are named.
 func (c Config) Mutual() (bool, error) {
 	if c.Empty() {
 		return false, nil
@@ -63,13 +63,13 @@ var errHalf = errors.New("a certificate file and a key file belong together; one
 
 // Options are used for logs and metrics. All are required.
 type Options struct {
-	// Use distinguishes the certificate from others of the process: rpc, clients or nats.
+	// Use distinguishes the certificate from other certificates of the process: rpc, clients or nats.
 	Use        string
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
 
-// Bundle is what the files hold. It is safe for concurrent use.
+// Bundle contains the current content of the files. It is safe for concurrent use.
 type Bundle struct {
 	cfg    Config
 	log    *slog.Logger
@@ -77,14 +77,14 @@ type Bundle struct {
 	files  *watched.Files[content]
 }
 
-// content is what was read together.
+// content is the content of the files at one moment.
 type content struct {
-	certificate *tls.Certificate // nil without a certificate
-	roots       *x509.CertPool   // nil without authorities
+	certificate *tls.Certificate // nil if there is no certificate
+	roots       *x509.CertPool   // nil if there are no authorities
 }
 
-// Load reads the files for the first time; then a file that cannot be used is an error. A certificate needs its key;
-// authorities can be used alone.
+// Load reads the files for the first time; a file that cannot be used is an error. A certificate requires its key.
+// Authorities can be used alone.
 func Load(cfg Config, options Options) (*Bundle, error) {
 	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
 		return nil, errHalf
@@ -109,39 +109,40 @@ func Load(cfg Config, options Options) (*Bundle, error) {
 		return b, nil
 	}
 	var taken prometheus.AlreadyRegisteredError
-	if err := options.Registerer.Register(b); err != nil && !errors.As(err, &taken) { // a server and a client may share files
+	if err := options.Registerer.Register(b); err != nil && !errors.As(err, &taken) { // a server and a client may use the same files
 		return nil, fmt.Errorf("register the metric of certificate %s: %w", cfg.CertFile, err)
 	}
 	return b, nil
 }
 
-// Certificate returns the one in force; nil when the bundle has none.
+// Certificate returns the current certificate; nil if there is none.
 func (b *Bundle) Certificate() *tls.Certificate { return b.current().certificate }
 
-// Roots returns the authorities in force; nil when the bundle has none, which means those of the system.
+// Roots returns the current authorities; nil if there are none, which means the system's authorities.
 func (b *Bundle) Roots() *x509.CertPool { return b.current().roots }
 
-// ForServices returns the TLS configuration of a server for services: TLS 1.3, and a client certificate that one of the
-// authorities signed. It is valid for one handshake, so that the next one uses changed files.
+// ForServices returns the TLS configuration of a server for services: TLS 1.3, and a client certificate signed by one of
+// the authorities. It is valid for one handshake, so that the next handshake uses changed files.
 func (b *Bundle) ForServices() *tls.Config {
 	c := b.current()
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: certificates(c), ClientCAs: c.roots,
 		ClientAuth:             tls.RequireAndVerifyClientCert,
-		SessionTicketsDisabled: true, // a resumed session would not present the certificate again
+		SessionTicketsDisabled: true, // a client that resumes a session does not present its certificate again
 	}
 }
 
-// ToService returns the TLS configuration of a client for the service whose certificate must have that name: TLS 1.3, with
-// the client's own certificate. It is valid for one handshake, like ForServices.
+// ToService returns the TLS configuration of a client for the service with this name: TLS 1.3, with the client's
+// certificate. The service's certificate must contain the name. The configuration is valid for one handshake, like that
+// of ForServices.
 func (b *Bundle) ToService(name string) *tls.Config {
 	c := b.current()
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: certificates(c), RootCAs: c.roots, ServerName: name}
 }
 
-// ForClients returns the TLS configuration of a server for the public, which presents no certificates: TLS 1.2 or later. It
-// is valid for any number of handshakes, and lets clients resume sessions, so that many clients that return at once cost
-// less.
+// ForClients returns the TLS configuration of a server for the public, whose clients present no certificates: TLS 1.2 or
+// later. It is valid for any number of handshakes. It lets clients resume sessions, so that many clients that reconnect
+// at once cost less.
 func (b *Bundle) ForClients() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
@@ -190,8 +191,9 @@ func (b *Bundle) read() (c content, err error) {
 	return c, nil
 }
 
-// early returns an error if the certificate is not valid yet: the other side would refuse it, while the one in force may
-// still be valid. At the start there is no other one, and the clock that is wrong may be this machine's.
+// early returns an error if the certificate is not valid yet. The other side would refuse it, while the current
+// certificate may still be valid. At start-up there is no current certificate, and this machine's clock may be the wrong
+// one, so the check is not made.
 func (c content) early() error {
 	if c.certificate != nil && time.Now().Before(c.certificate.Leaf.NotBefore) {
 		return fmt.Errorf("the certificate is valid from %s", c.certificate.Leaf.NotBefore.Format(time.RFC3339))
@@ -202,8 +204,8 @@ func (c content) early() error {
 // Describe implements prometheus.Collector.
 func (b *Bundle) Describe(descs chan<- *prometheus.Desc) { descs <- b.expiry }
 
-// Collect implements prometheus.Collector. It also checks the files, so that a bad one is reported even if no connection is
-// made.
+// Collect implements prometheus.Collector. It also checks the files, so that an unusable file is reported even if no
+// connection is made.
 func (b *Bundle) Collect(metrics chan<- prometheus.Metric) {
 	expiry := float64(b.Certificate().Leaf.NotAfter.Unix())
 	metrics <- prometheus.MustNewConstMetric(b.expiry, prometheus.GaugeValue, expiry)

@@ -11,7 +11,7 @@
 //	hash       = SHA-256( bytes("runnel.event.v2") uint(format) bytes(conversation_id) uint(seq) uint(time_ms) bytes(sender)
 //	                      bytes(command_id) uint(kind) bytes(commitment) bytes(prev_hash) bytes(header_extra) )
 //
-// That is format 2, the only one so far. prev_hash of seq 1 is 32 zero bytes. Erasing an event removes its body and salt and
+// This is format 2, the only format so far. prev_hash of seq 1 is 32 zero bytes. Erasing an event removes its body and salt and
 // keeps the commitment: the hash still verifies, and without the salt the commitment does not reveal the content. The files
 // in testdata/ are test vectors for other languages; testdata/README.md describes them.
 package chain
@@ -29,11 +29,12 @@ import (
 )
 
 const (
-	// Format is the format of the events that this build makes.
+	// Format is the format of the events that this build creates.
 	Format = 2
 	// Size is the length of a hash, a commitment and a prev_hash in bytes.
 	Size = sha256.Size
-	// SaltSize is the length in bytes of the salts that gateways make. Salts of MinSaltSize to MaxSaltSize are accepted.
+	// SaltSize is the length in bytes of the salts that gateways create. Salts of MinSaltSize to MaxSaltSize are
+	// accepted.
 	SaltSize = 16
 	// MinSaltSize is the shortest salt of an event, in bytes.
 	MinSaltSize = 16
@@ -49,20 +50,20 @@ const (
 // Zero is the prev_hash of seq 1. It must not be written to.
 var Zero = make([]byte, Size)
 
-// Content is the verifier's result for the content of an event whose place in the log was verified.
+// Content is the result of checking the content of an event whose place in the log was verified.
 type Content uint8
 
 const (
 	// Verified means that the content matches the event's commitment.
 	Verified Content = iota
-	// NotChecked means that the content was not checked: the event came without the bytes of its body, or has a format that
-	// this build does not know.
+	// NotChecked means that the content was not checked: the event was received without the bytes of its body, or has a
+	// format that this build does not know.
 	NotChecked
-	// Erased means that the content was erased: the event has a commitment, and neither body nor salt.
+	// Erased means that the content was erased: the event has a commitment, but neither body nor salt.
 	Erased
 )
 
-// String returns the name for logs and tables.
+// String returns the name of the result for logs and tables.
 func (c Content) String() string {
 	switch c {
 	case Verified:
@@ -121,12 +122,12 @@ func Seal(event *conversationv1.Event) {
 // Erase removes body and salt of an event and keeps its commitment.
 func Erase(event *conversationv1.Event) { event.Body, event.Salt = nil, nil }
 
-// Broken describes which event does not verify, and why. It is the only error that this package returns.
+// Broken describes which event does not verify, and why. It is the only error type of this package.
 type Broken struct {
 	// ConversationID and Seq identify the event at which the fault was found.
 	ConversationID ids.Conversation
 	Seq            ids.Seq
-	// Reason is text for a person.
+	// Reason describes the fault for people.
 	Reason string
 }
 
@@ -134,11 +135,11 @@ func (b *Broken) Error() string {
 	return fmt.Sprintf("conversation %s: seq %d: %s", b.ConversationID, b.Seq, b.Reason)
 }
 
-// Verifier checks a stretch of one conversation's log, event by event in rising order. The zero value accepts any event as
-// the first and trusts that event's prev_hash, unless it is seq 1. It is not safe for concurrent use.
+// Verifier checks a stretch of one conversation's log, event by event in rising order. The zero value accepts any event
+// as the first. It trusts the prev_hash of that event, unless the event has seq 1. It is not safe for concurrent use.
 type Verifier struct {
-	// HeadersOnly accepts events with a salt and without the bytes of their body, as a JSON client receives them that did
-	// not request the bytes. Their content is NotChecked. Otherwise such an event is Broken.
+	// HeadersOnly accepts events with a salt but without the bytes of their body; their content is NotChecked. A JSON
+	// client that did not request the bytes receives such events. Without HeadersOnly, such an event is Broken.
 	HeadersOnly bool
 
 	seq    ids.Seq
@@ -146,13 +147,13 @@ type Verifier struct {
 	format uint32
 }
 
-// From makes a verifier that continues after the event seq with that hash.
+// From makes a verifier that continues after the event seq with this hash.
 func From(seq ids.Seq, hash []byte) *Verifier {
 	return &Verifier{seq: seq, hash: hash}
 }
 
 // Next checks one more event. The error is a *Broken. An event with a format that this build does not know is NotChecked,
-// not broken: its own hash is trusted, and the next event must contain it.
+// not broken: its own hash is trusted, and the next event must contain this hash.
 func (v *Verifier) Next(event *conversationv1.Event) (Content, error) {
 	content, reason := v.check(event)
 	if reason != "" {
@@ -162,8 +163,8 @@ func (v *Verifier) Next(event *conversationv1.Event) (Content, error) {
 	return content, nil
 }
 
-// Skip forgets the previous event: the next one may have any seq, and its prev_hash is trusted. It is for stretches that
-// the reader may not see.
+// Skip makes the verifier forget the previous event: the next event may have any seq, and its prev_hash is trusted. Use
+// it for stretches that the reader may not see.
 func (v *Verifier) Skip() { v.seq, v.hash = 0, nil }
 
 // Seq returns the seq of the last event that verified; 0 if there was none.
@@ -172,7 +173,8 @@ func (v *Verifier) Seq() ids.Seq { return v.seq }
 // Hash returns the hash of the last event that verified; nil if there was none.
 func (v *Verifier) Hash() []byte { return v.hash }
 
-// check returns the result for an event's content, and why its place does not verify; empty if it does.
+// check returns the result for an event's content, and the reason why the event's place does not verify; empty if it
+// does.
 func (v *Verifier) check(event *conversationv1.Event) (Content, string) {
 	switch {
 	case v.hash != nil && ids.Seq(event.GetSeq()) != v.seq+1:

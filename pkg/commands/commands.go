@@ -1,6 +1,6 @@
-// Package commands makes the commands that enter a stream. It is the only place where requests of users and services are
-// validated in the strictest form and encoded, once: workers and the store are more lenient, so that an older one of them
-// does not refuse what a newer gateway admits. It never decides permission or order.
+// Package commands makes the commands that enter a stream. Only this package validates the requests of users and services
+// in the strictest form and encodes them. Workers and the store are more lenient, so that an older worker or store does
+// not refuse a command that a newer gateway admits. The package never decides permission or order.
 package commands
 
 import (
@@ -19,16 +19,17 @@ import (
 type Request struct {
 	// Sender is the authenticated user, or conversation.ServerUser.
 	Sender ids.User
-	// ConversationID is empty for a create: the id follows from the command.
+	// ConversationID is empty for a create, because the id is computed from the command.
 	ConversationID ids.Conversation
 	CommandID      ids.Command
-	// Attempt is how often the caller has received a refusal of the command.
+	// Attempt is how often the caller has received a refusal of this command.
 	Attempt uint32
 	Body    *conversationv1.Body
 }
 
-// Make returns the command of a request, with a new salt, or why it is refused: that says nothing about earlier copies of
-// the command. level is the installation's. The field of an error is named as in Request, in the style of the proto files.
+// Make returns the command of a request, with a new salt, or the reason for refusing it. Such a refusal says nothing
+// about earlier copies of the command. level is the installation's level. The error names a field as in Request, in the
+// style of the proto files.
 func Make(request Request, level conversation.Level) (*brokerv1.Command, *conversationv1.Error) {
 	body, needed := request.Body, conversation.LevelOf(request.Body)
 	if needed != 0 {
@@ -72,9 +73,9 @@ func Make(request Request, level conversation.Level) (*brokerv1.Command, *conver
 	}, nil
 }
 
-// Again makes a new copy of a command that became a dead letter: with another salt, which distinguishes its answer from
-// that to the first copy, and in the next attempt, to which the copy's refusal does not apply. The bytes of the body are
-// unchanged. It returns false if the ids are malformed.
+// Again makes a new copy of a command that became a dead letter. The copy has a new salt, which distinguishes its answer
+// from the first copy's answer. It has the next attempt, so that the first copy's refusal does not apply. The bytes of
+// the body are unchanged. It returns false if the ids are malformed.
 func Again(copied *brokerv1.Command) (*brokerv1.Command, bool) {
 	if !conversation.ValidID(copied.GetConversationId()) || !conversation.ValidSender(copied.GetSender()) || !conversation.ValidCommandID(copied.GetCommandId()) {
 		return nil, false

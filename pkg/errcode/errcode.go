@@ -1,5 +1,5 @@
 // Package errcode is the catalogue of all errors that clients can receive: error codes in frames and close codes of
-// connections, each with its name and the client's reaction. It is data; it decides nothing.
+// connections. For each code it has the name and the client's reaction. It contains only data.
 package errcode
 
 import (
@@ -11,11 +11,11 @@ type Code struct {
 	Code conversationv1.ErrorCode
 	// Name is the name in logs, metrics and documentation.
 	Name string
-	// Temporary means that the same request may succeed later without being changed.
+	// Temporary means that the same request may succeed later without changes.
 	Temporary bool
-	// Meaning is for documentation: the cause, and the client's reaction.
+	// Meaning describes the cause and the client's reaction, for documentation.
 	Meaning string
-	// Why is for documentation: why the refusal is final or passing, and what the client does.
+	// Why describes why the refusal is final or temporary, and what the client does, for documentation.
 	Why string
 }
 
@@ -39,7 +39,7 @@ var Codes = []Code{
 	{conversationv1.ErrorCode_ERROR_CODE_PROTOCOL, "protocol", false, "The frame does not fit the state of the connection. This is a defect of the client.", "The client would send the same frame again; it reports the error to the program."},
 }
 
-// Name returns the name of an error code; "unknown" for one that this version does not know.
+// Name returns the name of an error code; "unknown" for a code that this version does not know.
 func Name(code conversationv1.ErrorCode) string {
 	for _, c := range Codes {
 		if c.Code == code {
@@ -49,8 +49,8 @@ func Name(code conversationv1.ErrorCode) string {
 	return "unknown"
 }
 
-// Temporary reports whether the same request may succeed later. An unknown code counts as temporary: it comes from a newer
-// server, and giving up could lose a command, while waiting does not.
+// Temporary reports whether the same request may succeed later. An unknown code comes from a newer server and counts as
+// temporary: giving up could lose a command, waiting cannot.
 func Temporary(code conversationv1.ErrorCode) bool {
 	for _, c := range Codes {
 		if c.Code == code {
@@ -60,8 +60,8 @@ func Temporary(code conversationv1.ErrorCode) bool {
 	return true
 }
 
-// CloseCode is a WebSocket close code. The range of an unknown code decides the client's reaction: 4000 to 4499 reconnect,
-// 4500 to 4999 do not.
+// CloseCode is a WebSocket close code. For an unknown code, its range decides the client's reaction: after 4000 to 4499
+// the client reconnects, after 4500 to 4999 it does not.
 type CloseCode int
 
 // Close codes. CloseCodes contains their meanings.
@@ -92,11 +92,11 @@ type Close struct {
 	Code CloseCode
 	// Name is the name in logs, metrics and documentation.
 	Name string
-	// Final says that the client must not reconnect by itself. It follows from the code's range.
+	// Final means that the client must not reconnect by itself. The code's range determines it.
 	Final bool
-	// Meaning is for documentation: why the connection was closed.
+	// Meaning describes why the connection was closed, for documentation.
 	Meaning string
-	// Why is for documentation: why the end is final or passing, and what the client does.
+	// Why describes why the end is final or temporary, and what the client does, for documentation.
 	Why string
 }
 
@@ -122,14 +122,15 @@ var CloseCodes = []Close{
 }
 
 const (
-	// FirstFinal is the first of the codes after which a client does not reconnect, known or not.
+	// FirstFinal is the first code of the range after which a client does not reconnect, even if it does not know the
+	// code.
 	FirstFinal CloseCode = 4500
-	// LastFinal is the last of these codes.
+	// LastFinal is the last code of that range.
 	LastFinal CloseCode = 4999
 )
 
-// Reconnect reports whether a client that was closed with this code should reconnect by itself. Codes outside 4500 to 4999,
-// including those of WebSocket itself, mean that the connection was lost: reconnect.
+// Reconnect reports whether a client whose connection was closed with this code should reconnect by itself. Codes outside
+// 4500 to 4999, including WebSocket's own codes, mean that the connection was lost, so the client reconnects.
 func (c CloseCode) Reconnect() bool { return c < FirstFinal || c > LastFinal }
 
 // String returns the name used in logs and metrics; "other" for a code that this version does not know.

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// take answers one query on a separate goroutine, or refuses it if there are too many.
+// take answers one query on a separate goroutine, or refuses it if too many queries are being answered.
 func (f *Fleet) take(ctx context.Context, msg *nats.Msg) {
 	select {
 	case f.turns <- struct{}{}:
@@ -80,7 +80,7 @@ func (f *Fleet) refine(ctx context.Context, method string, err error) error {
 	return status.Error(codes.Internal, "internal error")
 }
 
-// reply sends an answer. If it is lost, the caller treats this instance as missing.
+// reply sends an answer. If the answer is lost, the caller treats this instance as missing.
 func (f *Fleet) reply(msg *nats.Msg, response proto.Message, err error) {
 	var data []byte
 	if err == nil {
@@ -103,7 +103,7 @@ func (f *Fleet) reply(msg *nats.Msg, response proto.Message, err error) {
 	}
 }
 
-// oneLine makes a message fit into a header.
+// oneLine makes a message fit into one header line.
 func oneLine(message string) string {
 	const most = 500
 	message = strings.Map(func(r rune) rune {

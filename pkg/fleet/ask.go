@@ -24,27 +24,27 @@ const (
 	messageHeader  = "Runnel-Message"
 )
 
-// errSilent is the error for an instance that is known to be live and did not answer in time.
+// errSilent is the error for an instance that is known to be live but did not answer in time.
 var errSilent = status.Error(codes.DeadlineExceeded, "did not answer in time")
 
-// maxAnswers limits the answers that are kept of one query.
+// maxAnswers limits the number of answers that are kept for one query.
 const maxAnswers = maxMembers
 
-// Answer is the answer of one instance: Response, or Err with a gRPC code.
+// Answer is the answer of one instance: either Response, or Err with a gRPC code.
 type Answer[T any] struct {
 	Instance string
 	Response *T
 	Err      error
 }
 
-// message is a generated protobuf message.
+// message is the interface of a generated protobuf message.
 type message[T any] interface {
 	*T
 	proto.Message
 }
 
-// AskAll queries every instance of a service, and returns their answers by name. It returns when all instances that are
-// known to be live have answered, or when ctx ends, which must have a deadline; an instance that is missing then has an
+// AskAll queries every instance of a service, and returns the answers by instance name. ctx must have a deadline. AskAll
+// returns when all instances that are known to be live have answered, or when ctx ends; a missing instance then has an
 // error in the answers.
 func AskAll[T any, M message[T]](ctx context.Context, f *Fleet, service, method string, request proto.Message) ([]Answer[T], error) {
 	waiting := map[string]struct{}{}
@@ -55,7 +55,7 @@ func AskAll[T any, M message[T]](ctx context.Context, f *Fleet, service, method 
 	err := f.ask(ctx, allPrefix+service+"."+method, request, func(msg *nats.Msg) bool {
 		instance := msg.Header.Get(instanceHeader)
 		if instance == "" {
-			return len(waiting) == 0 // the NATS server reports that there is no subscriber
+			return len(waiting) == 0 // the NATS server reports that there are no subscribers
 		}
 		delete(waiting, instance)
 		answers = append(answers, decode[T, M](instance, msg))
@@ -71,7 +71,7 @@ func AskAll[T any, M message[T]](ctx context.Context, f *Fleet, service, method 
 	return answers, nil
 }
 
-// AskOne queries one instance. It fails with the instance's error, or with UNAVAILABLE when there is no such instance.
+// AskOne queries one instance. It returns the instance's error, or UNAVAILABLE if there is no such instance.
 func AskOne[T any, M message[T]](ctx context.Context, f *Fleet, instance, service, method string, request proto.Message) (*T, error) {
 	var answer Answer[T]
 	err := f.ask(ctx, onePrefix+instance+"."+service+"."+method, request, func(msg *nats.Msg) bool {
@@ -90,7 +90,7 @@ func AskOne[T any, M message[T]](ctx context.Context, f *Fleet, instance, servic
 	return answer.Response, answer.Err
 }
 
-// ask publishes a query and passes every answer to take, until take reports that it was the last one, or ctx ends.
+// ask publishes a query and passes every answer to take, until take returns true or ctx ends.
 func (f *Fleet) ask(ctx context.Context, subject string, request proto.Message, take func(*nats.Msg) (done bool)) error {
 	timeout := defaultTimeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -104,7 +104,7 @@ func (f *Fleet) ask(ctx context.Context, subject string, request proto.Message, 
 	if err != nil {
 		return fmt.Errorf("encode the query: %w", err)
 	}
-	inbox := answerPrefix + rand.Text() // the subject is random, so that no other query's answers arrive on it
+	inbox := answerPrefix + rand.Text() // the subject is random, so that it receives no answers to other queries
 	answers, err := f.cfg.NATS.SubscribeSync(inbox)
 	if err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)
@@ -121,7 +121,7 @@ func (f *Fleet) ask(ctx context.Context, subject string, request proto.Message, 
 		msg, err := answers.NextMsgWithContext(ctx)
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
-			msg = &nats.Msg{} // there is no subscriber; an answer without an instance reports that
+			msg = &nats.Msg{} // no subscriber; an answer without an instance reports this
 		case err != nil:
 			return err
 		}

@@ -1,8 +1,8 @@
 // Package fleet sends the same query to all instances of a service, over NATS: for example, which gateway has a connection,
-// or what each has recorded about an event. It needs no list of addresses, and gateways need to be reachable only for
+// or what each gateway has recorded about an event. It needs no list of addresses, and gateways need to be reachable only for
 // clients.
 //
-// The queries are the methods of a gRPC service: the same handler answers over gRPC and here.
+// The queries are the methods of a gRPC service: the same handler answers over gRPC and over NATS.
 //
 //	f := fleet.New(fleet.Config{NATS: nc, Service: "gateway", Instance: id, Log: log})
 //	gatewayv1.RegisterGatewayServiceServer(f, server)
@@ -18,8 +18,8 @@
 //	ops.one.<instance>.<service>.<method>   a query to one instance
 //	ops.answer.<random>                     answers to one query
 //
-// NATS permissions on ops.all and ops.one decide which services may query, those on ops.answer which may answer; see
-// deploy/nats. Answers do not go to inboxes: a gateway that may publish there could answer in the name of others. A query
+// NATS permissions on ops.all and ops.one decide which services may query; permissions on ops.answer decide which may answer; see
+// deploy/nats. Answers do not go to inboxes: a gateway with permission to publish to inboxes could forge answers of others. A query
 // may be lost; the result then lists the missing instances. The package is for operators: the path of messages does not use
 // it.
 package fleet

@@ -30,19 +30,19 @@ const (
 )
 
 const (
-	// beat is the interval of an instance's signs of life; after lifetime without one it counts as gone. For doubt longer
-	// it may still be at work, without a connection to NATS.
+	// beat is the interval of an instance's signs of life. After lifetime without a sign of life, the instance counts as
+	// gone. For the time doubt after that, it may still be working without a connection to NATS.
 	beat     = 5 * time.Second
 	lifetime = 3*beat + time.Second
 	doubt    = 10 * time.Minute
-	// settle is how long instances have to send a sign of life, when no instance of a service is known.
+	// settle is how long to wait for signs of life if no instance of a service is known.
 	settle = 300 * time.Millisecond
-	// gap is the least time between two signs of life that an instance sends on request: any instance may request them, and
-	// every instance receives all of them.
+	// gap is the minimum time between two signs of life that an instance sends on request. Any instance may request signs
+	// of life, and every instance receives all of them.
 	gap = settle / 6
-	// maxMembers limits the other instances that are remembered.
+	// maxMembers limits the number of other instances that are remembered.
 	maxMembers = 4096
-	// maxAnswering limits the queries that are answered at once; above it a query is refused.
+	// maxAnswering limits the queries that are answered at the same time; further queries are refused.
 	maxAnswering = 16
 	// defaultTimeout is the time limit of a handler if the query has none.
 	defaultTimeout = 2 * time.Second
@@ -53,8 +53,8 @@ const (
 type Config struct {
 	// NATS is closed by the caller, after Run has returned.
 	NATS *nats.Conn
-	// Service is "gateway" or "delivery"; Instance is a name that is new with every start. Both become part of subjects: at
-	// most 64 letters, digits, - and _.
+	// Service is "gateway" or "delivery". Instance is a name that is new with every start. Both become parts of subjects,
+	// so they consist of at most 64 letters, digits, - and _.
 	Service, Instance string
 	Log               *slog.Logger
 }
@@ -63,13 +63,13 @@ type Config struct {
 type Member struct {
 	Instance, Service string
 	Started           time.Time
-	// Level is the highest protocol level that it knows.
+	// Level is the highest protocol level that the instance knows.
 	Level conversation.Level
-	// Version of the program; empty from one that does not report it.
+	// Version is the version of the instance's program; empty if the instance does not report it.
 	Version string
 }
 
-// Fleet is one instance among all. It is a grpc.ServiceRegistrar. Queries work while Run runs.
+// Fleet is this instance among all instances. It is a grpc.ServiceRegistrar. Queries work while Run runs.
 type Fleet struct {
 	cfg     Config
 	started time.Time
@@ -80,9 +80,9 @@ type Fleet struct {
 	called    chan struct{} // holds a token when a sign of life was requested
 
 	mu        sync.Mutex
-	listening time.Time         // when Run began; zero before
-	members   map[string]member // all instances, including those that are gone, while there is room
-	forgotten time.Time         // the latest time at which an instance went that is no longer remembered
+	listening time.Time         // when Run began; zero before Run
+	members   map[string]member // all instances, including instances that are gone, while there is room
+	forgotten time.Time         // of the instances that are gone and no longer remembered, the latest time at which one went
 	asked     time.Time         // when signs of life were last requested
 	heard     chan struct{}     // closed and replaced when a member appears
 }
@@ -91,14 +91,14 @@ type member struct {
 	Member
 
 	lastHeard time.Time
-	left      time.Time // when it announced that it leaves; zero if it did not
+	left      time.Time // when the instance announced that it leaves; zero if it did not
 }
 
 func (m member) isThere(now time.Time) bool {
 	return m.left.IsZero() && now.Sub(m.lastHeard) <= lifetime
 }
 
-// gone returns until when an instance that is not live may have been at work.
+// gone returns the time until which an instance that is not live may have been working.
 func (m member) gone(now time.Time) time.Time {
 	if !m.left.IsZero() {
 		return m.left
@@ -135,15 +135,15 @@ func New(cfg Config) *Fleet {
 	}
 }
 
-// RegisterService adds the queries that this instance answers; all are added before Run. Like gRPC's it panics on a
-// programming error.
+// RegisterService adds the queries that this instance answers. All must be added before Run. Like gRPC's RegisterService,
+// it panics on a programming error.
 func (f *Fleet) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	if want := reflect.TypeOf(desc.HandlerType).Elem(); !reflect.TypeOf(impl).Implements(want) {
-		panic(fmt.Sprintf("fleet: %T does not implement %v", impl, want)) //nolint:forbidigo // as gRPC: the interface has no error
+		panic(fmt.Sprintf("fleet: %T does not implement %v", impl, want)) //nolint:forbidigo // like gRPC: the interface returns no error
 	}
 	for _, m := range desc.Methods {
 		if _, twice := f.methods[m.MethodName]; twice {
-			panic("fleet: two services have the method " + m.MethodName) //nolint:forbidigo // as gRPC: the interface has no error
+			panic("fleet: two services have the method " + m.MethodName) //nolint:forbidigo // like gRPC: the interface returns no error
 		}
 		f.methods[m.MethodName] = method{m.Handler, impl}
 	}
@@ -170,7 +170,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		sub.SetClosedHandler(func(string) { close(ended) })
 		defer func() {
 			if sub.Unsubscribe() == nil {
-				<-ended // no more queries are accepted, so that running answers can be waited for
+				<-ended // no more queries are accepted, so the running answers can be awaited
 			}
 		}()
 	}
@@ -206,7 +206,7 @@ func (f *Fleet) sayAlive(ctx context.Context) {
 	}
 }
 
-// nextBeat spreads the signs of life of instances that started together.
+// nextBeat returns a random time, so that instances that started together do not send together.
 func nextBeat() time.Duration { return beat*3/4 + rand.N(beat/2) }
 
 func (f *Fleet) call() {
@@ -216,8 +216,8 @@ func (f *Fleet) call() {
 	}
 }
 
-// announce publishes that this instance is live, or about to leave. The message is lost while there is no connection; the
-// next one follows soon.
+// announce publishes that this instance is live, or about to leave. Without a connection the message is lost; the next
+// one follows soon.
 func (f *Fleet) announce(leaving bool) {
 	data, err := (&brokerv1.Alive{
 		Instance: f.cfg.Instance, Service: f.cfg.Service, StartedMs: f.started.UnixMilli(), Leaving: leaving,
@@ -238,7 +238,7 @@ func (f *Fleet) hear(msg *nats.Msg) {
 		return
 	}
 	if !conversation.ValidUser(alive.GetInstance()) || !conversation.ValidUser(alive.GetService()) {
-		return // this is not from an instance: names of instances fit in subjects, and in memory
+		return // no instance sent this: names of instances are valid in subjects and have a limited length
 	}
 	now := time.Now()
 	f.mu.Lock()
@@ -264,8 +264,8 @@ func (f *Fleet) hear(msg *nats.Msg) {
 	}
 }
 
-// makeRoomLocked removes instances that are gone when there is no room for another. It returns false if there still is
-// none; then answers to operators lack an instance.
+// makeRoomLocked makes room for one more instance by removing instances that are gone. It returns false if there is still
+// no room; answers to operators then lack an instance.
 func (f *Fleet) makeRoomLocked(now time.Time) bool {
 	if len(f.members) < maxMembers {
 		return true
@@ -283,8 +283,8 @@ func (f *Fleet) makeRoomLocked(now time.Time) bool {
 	return false
 }
 
-// Settled returns the time since which no instance of a service has gone: every instance that was live after it is among
-// the Members now. The records of an instance that has gone are lost.
+// Settled returns the time since which no instance of a service has gone. Every instance that was live after this time is
+// still among the Members. The records of an instance that has gone are lost.
 func (f *Fleet) Settled(service string) time.Time {
 	now := time.Now()
 	f.mu.Lock()
@@ -316,7 +316,7 @@ func (f *Fleet) Members(service string) []Member {
 	return found
 }
 
-// askWho requests signs of life from all instances, at most once in a while.
+// askWho requests signs of life from all instances, unless it did so recently.
 func (f *Fleet) askWho() {
 	f.mu.Lock()
 	recently := time.Since(f.asked) < settle
@@ -325,12 +325,12 @@ func (f *Fleet) askWho() {
 	}
 	f.mu.Unlock()
 	if !recently {
-		_ = f.cfg.NATS.Publish(whoSubject, nil) // like any query, it is lost while there is no connection
+		_ = f.cfg.NATS.Publish(whoSubject, nil) // like any query, the request is lost without a connection
 	}
 }
 
-// expected returns the instances whose answers to wait for. If none is known, live instances get a moment to send a sign of
-// life.
+// expected returns the instances whose answers to wait for. If no instance is known, it first requests signs of life and
+// waits a moment.
 func (f *Fleet) expected(ctx context.Context, service string) []Member {
 	patience := time.NewTimer(settle)
 	defer patience.Stop()

@@ -18,12 +18,13 @@ func appendComma(dst []byte) []byte {
 	return append(dst, ',')
 }
 
-// appendKey begins a field. The key comes with its quotes and colon.
+// appendKey begins a field. key includes the quotes and the colon.
 func appendKey(dst []byte, key string) []byte {
 	return append(appendComma(dst), key...)
 }
 
-// mapKeys is how many keys of a map are sorted without an allocation: as many as a message's metadata may have.
+// mapKeys is the number of map keys that are sorted without an allocation. It is the maximum number of entries of a
+// message's metadata.
 const mapKeys = 16
 
 // sortedKeys appends the keys of a map to keys and sorts them.
@@ -63,7 +64,7 @@ func appendBase64(dst, value []byte) []byte {
 	return append(base64.StdEncoding.AppendEncode(append(dst, '"'), value), '"')
 }
 
-// special are the bytes that need escaping or checking in a JSON string: all but those of plain ASCII text.
+// special marks the bytes that must be escaped or checked in a JSON string: all except plain ASCII text.
 var special = func() (table [256]bool) {
 	for c := range table {
 		table[c] = c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf

@@ -9,7 +9,7 @@ import (
 )
 
 // setBodyBytes sets the body bytes of the events of a frame to their bytes in data, from which the frame was decoded. It
-// returns false if an event contains its body twice, because then the decoded body has no single encoding.
+// returns false if an event contains its body twice: such a decoded body was merged from two encodings.
 func setBodyBytes(frame *clientv1.ServerFrame, data []byte) bool {
 	switch m := frame.GetMessage().(type) {
 	case *clientv1.ServerFrame_Event:
@@ -47,7 +47,7 @@ func setBody(event *clientv1.Event, data []byte) bool {
 	return ok
 }
 
-// only returns the content of a field; nil if it does not exist. It returns false if it exists twice.
+// only returns the content of a field; nil if the field does not exist. It returns false if the field exists twice.
 func only(data []byte, wanted protowire.Number) (content []byte, ok bool) {
 	for len(data) > 0 {
 		number, value, rest := nextField(data)
@@ -66,10 +66,10 @@ func only(data []byte, wanted protowire.Number) (content []byte, ok bool) {
 	return content, true
 }
 
-// nextField reads a field of a message: its number, its content if it has a length, and the rest after it. content is nil
-// for a field without a length, and rest is nil if data is not protobuf.
+// nextField reads a field of a message. It returns the number, the content if the field has a length, and the rest of
+// data after the field. content is nil for a field without a length; rest is nil if data is not protobuf.
 func nextField(data []byte) (number protowire.Number, content, rest []byte) {
-	// The fields of an event have a tag of one byte, and are varints or have a length.
+	// The fields of an event have a tag of one byte. They are varints or have a length.
 	if tag := data[0]; tag >= 1<<3 && tag < 0x80 && tag&7 <= byte(protowire.BytesType) && tag&7 != byte(protowire.Fixed64Type) {
 		v, n := protowire.ConsumeVarint(data[1:])
 		if n < 0 {

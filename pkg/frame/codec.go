@@ -10,11 +10,11 @@ const (
 	Proto Codec = iota
 	// JSON is protobuf JSON, one frame per line, in text messages. Events come without the bytes of their bodies.
 	JSON
-	// JSONWithBytes is JSON in which events contain Event.body_bytes, for clients that requested them in connect. It
-	// differs from JSON only in what a server encodes.
+	// JSONWithBytes is JSON in which events also contain Event.body_bytes, for clients that requested them in connect.
+	// Only what a server encodes differs from JSON.
 	JSONWithBytes
 
-	// NumCodecs is the number of codecs. All are below it.
+	// NumCodecs is the number of codecs. The value of every codec is below it.
 	NumCodecs = iota
 )
 
@@ -40,7 +40,7 @@ func CodecFor(subprotocol string) (Codec, bool) {
 
 func (c Codec) isJSON() bool { return c == JSON || c == JSONWithBytes }
 
-// WithBytes returns the codec of the same subprotocol whose events contain the bytes of their bodies. For Proto that is
+// WithBytes returns the codec of the same subprotocol whose events contain the bytes of their bodies. For Proto this is
 // Proto itself.
 func (c Codec) WithBytes() Codec {
 	if c == JSON {

@@ -6,10 +6,11 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// DecodeClient decodes a message from a client and calls fn with each frame in order; fn may keep the frame. It stops at
-// the first invalid frame with an *Error, or at the first error of fn, which it returns unchanged. The frames before it
-// were passed to fn by then. Broken framing and more than protocol.MaxFrames frames are found before fn is called. Each
-// frame passed to fn has exactly one request. The data is only read, and only Error.Rest keeps it.
+// DecodeClient decodes a message from a client and calls fn with each frame in order; fn may keep the frame. Each frame
+// passed to fn has exactly one request. DecodeClient stops at the first invalid frame with an *Error, or at the first
+// error of fn, which it returns unchanged. Frames before the invalid one have then been passed to fn. Broken framing, or
+// more than protocol.MaxFrames frames, is detected before fn is called. The data is only read, and only Error.Rest refers
+// to it afterwards.
 func DecodeClient(codec Codec, data []byte, fn func(*clientv1.ClientFrame) error) error {
 	if err := checkFraming(codec, data); err != nil {
 		return err
@@ -43,7 +44,7 @@ func DecodeClient(codec Codec, data []byte, fn func(*clientv1.ClientFrame) error
 // cannot be decoded with an *Error, or at the first error of fn, which it returns unchanged.
 //
 // With Proto, Event.BodyBytes contains the received bytes of the body; nil if there is no body. With JSON it contains what
-// the server sent in it.
+// the server sent in this field.
 func DecodeServer(codec Codec, data []byte, fn func(*clientv1.ServerFrame) error) error {
 	for len(data) > 0 {
 		one, rest := split(codec, data)

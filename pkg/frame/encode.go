@@ -13,9 +13,9 @@ func AppendClient(dst []byte, codec Codec, frame *clientv1.ClientFrame) []byte {
 	return appendProto(dst, frame)
 }
 
-// AppendServer appends a server's frame with its framing to dst. Text that is not UTF-8 is a defect of the server; JSON gets
-// U+FFFD in its place. Event.BodyBytes goes where the codec has a place for it: Proto sends it as the body, JSONWithBytes
-// beside the body, JSON not at all.
+// AppendServer appends a server's frame with its framing to dst. Text that is not UTF-8 is a defect of the server; in
+// JSON it becomes U+FFFD. Proto sends Event.BodyBytes as the body, JSONWithBytes sends them beside the body, JSON does
+// not send them.
 func AppendServer(dst []byte, codec Codec, frame *clientv1.ServerFrame) []byte {
 	switch {
 	case codec != JSONWithBytes && hasBodyBytes(frame):
@@ -27,10 +27,11 @@ func AppendServer(dst []byte, codec Codec, frame *clientv1.ServerFrame) []byte {
 	}
 }
 
-// AppendEvent appends the frame that pushes a stored event. traceparent is the trace of its command; empty for none.
+// AppendEvent appends the frame that pushes a stored event. traceparent is the trace of its command; empty if there is
+// none.
 //
-// Proto sends the body's bytes as they are. JSON decodes them: what this version does not know of the body is left out,
-// and all other fields of the event are sent.
+// Proto sends the body's bytes unchanged. JSON decodes the body: fields of the body that this version does not know are
+// left out. All other fields of the event are sent.
 func AppendEvent(dst []byte, codec Codec, event *conversationv1.Event, traceparent string) []byte {
 	return appendEvent(dst, codec, 0, event, traceparent)
 }
@@ -58,7 +59,7 @@ type Page struct {
 	More bool
 }
 
-// AppendPage appends the frame that answers the read request with that id. It treats bodies as AppendEvent does.
+// AppendPage appends the frame that answers the read request with this id. It treats bodies like AppendEvent.
 func AppendPage(dst []byte, codec Codec, id uint64, page *Page) []byte {
 	return appendPage(dst, codec, id, page, "")
 }
@@ -82,8 +83,8 @@ func appendPage(dst []byte, codec Codec, id uint64, page *Page, traceparent stri
 	})
 }
 
-// AppendOutcome appends the frame that answers the submit request with that id. traceparent is the trace of the command;
-// empty for none.
+// AppendOutcome appends the frame that answers the submit request with this id. traceparent is the trace of the command;
+// empty if there is none.
 func AppendOutcome(dst []byte, codec Codec, id uint64, outcome *conversationv1.Outcome, traceparent string) []byte {
 	if !codec.isJSON() {
 		return appendProtoField(dst, id, outcomeField, outcome, traceparent)

@@ -3,7 +3,7 @@ package frame
 import "strconv"
 
 // maxDepth limits the length of a path. The schema of messages that are decoded field by field is at most 7 levels deep,
-// and decoding only descends into fields of the schema; a test checks this.
+// and decoding descends only into fields of the schema. A test checks this.
 const maxDepth = 16
 
 // path is the decoder's position in a frame. It consists of names of the schema and indexes of lists, contains no data, and
@@ -15,7 +15,7 @@ type path struct {
 
 type step struct {
 	name string
-	// place is 1 + the index in a list; 0 for a field that is not a list.
+	// place is 1 + the index in a list; 0 if the field is not a list.
 	place int
 }
 

@@ -10,18 +10,19 @@ import (
 	"unicode/utf8"
 )
 
-// scanner reads the JSON of one frame from left to right, following the schema and never deeper than it. It uses no tree,
-// no reflection, and no memory that input can make grow. There is a generated method for each message; this file contains
-// the shared code. The first error is kept; after it every method returns zero values and every loop ends.
+// scanner reads the JSON of one frame from left to right. It follows the schema and never descends deeper than the
+// schema. It builds no tree, uses no reflection, and needs no memory that input can make grow. Each message has a
+// generated method; this file contains the shared code. The first error is kept. After it, every method returns zero
+// values and every loop ends.
 type scanner struct {
 	data []byte
 	pos  int
-	// strict refuses unknown fields and enum values; otherwise they are skipped.
+	// strict refuses unknown fields and enum values. Without strict, they are skipped.
 	strict bool
 	path   path
 	id     uint64
 	err    *Error
-	// scratch contains the last text that had escapes in it.
+	// scratch contains the last text that had escapes.
 	scratch []byte
 }
 
@@ -68,7 +69,7 @@ func (s *scanner) expect(c byte, otherwise string) bool {
 	return false
 }
 
-// end checks that nothing follows.
+// end checks that nothing follows the value.
 func (s *scanner) end() {
 	if s.space(); s.pos != len(s.data) {
 		s.fail("is followed by something else on its line")
@@ -91,7 +92,7 @@ const notJSON = "is not valid JSON"
 // open begins an object. It returns false if the object is empty.
 func (s *scanner) open() bool { return s.expect('{', "must be an object") && !s.take('}') }
 
-// more advances to the next field of an object. It returns false if there is none.
+// more advances to the next field of an object. It returns false if there is no next field.
 func (s *scanner) more() bool {
 	if s.take('}') {
 		return false
@@ -112,8 +113,8 @@ func (s *scanner) key() []byte {
 	return key
 }
 
-// enter begins a field whose key was read, and leave ends it. Each field of a message has a bit in seen. enter returns
-// false if there is no value to read: after an error, and if the value is null, which means that the field is not set.
+// enter begins a field whose key was read; leave ends it. Each field of a message has a bit in seen. enter returns false
+// if there is no value to read: after an error, or if the value is null, which means that the field is not set.
 func (s *scanner) enter(name string, seen *uint64, bit uint64) bool {
 	if !s.path.push(name) {
 		s.fail(tooDeep)
@@ -131,7 +132,7 @@ func (s *scanner) enter(name string, seen *uint64, bit uint64) bool {
 	return true
 }
 
-// choose is enter for a field of a oneof. chosen is true if a choice was made already.
+// choose is enter for a field of a oneof. chosen is true if a field of the oneof was already set.
 func (s *scanner) choose(name string, seen *uint64, bit uint64, chosen bool) bool {
 	if !s.enter(name, seen, bit) {
 		return false
@@ -145,7 +146,7 @@ func (s *scanner) choose(name string, seen *uint64, bit uint64, chosen bool) boo
 
 func (s *scanner) leave() { s.path.pop() }
 
-// unknown refuses the field whose key was read, or skips its value.
+// unknown handles the field whose key was read but is not in the schema: it refuses the field, or skips its value.
 func (s *scanner) unknown() {
 	if s.strict {
 		s.fail(unknownField)
@@ -154,7 +155,7 @@ func (s *scanner) unknown() {
 	s.skip()
 }
 
-// openList begins an array, which is the value of the field that was entered. It returns false if the array is empty.
+// openList begins the array that is the value of the entered field. It returns false if the array is empty.
 func (s *scanner) openList() bool {
 	if !s.expect('[', "must be an array") || s.take(']') {
 		return false
@@ -163,7 +164,7 @@ func (s *scanner) openList() bool {
 	return true
 }
 
-// moreElements advances to the next element of an array. It returns false if there is none.
+// moreElements advances to the next element of an array. It returns false if there is no next element.
 func (s *scanner) moreElements() bool {
 	if s.take(']') || !s.expect(',', notJSON) {
 		return false
@@ -181,7 +182,7 @@ func (s *scanner) text() string {
 	return string(s.bytes())
 }
 
-// bytes reads a string, which must be next, up to its closing quote. The result is valid until the next call.
+// bytes reads a string up to its closing quote. A string must come next. The result is valid until the next call.
 func (s *scanner) bytes() []byte {
 	start := s.pos + 1
 	text := s.data[start:]
@@ -266,7 +267,8 @@ func (s *scanner) escaped(start, i int) []byte {
 	return nil
 }
 
-// codePoint reads the digits of a \u escape at i, and those of the second half of a surrogate pair; 0 used if they are wrong.
+// codePoint reads the digits of a \u escape at i, including the second half of a surrogate pair. used is 0 if the digits
+// are invalid.
 func (s *scanner) codePoint(i int) (r rune, used int) {
 	high, ok := hex4(s.data[i:])
 	if !ok {
@@ -306,8 +308,8 @@ func hex4(digits []byte) (rune, bool) {
 	return r, true
 }
 
-// integer reads a whole number as protobuf JSON writes it: digits, quoted or not. Protobuf JSON also allows exponents and
-// zero fractions, which no encoder writes.
+// integer reads a whole number as protobuf JSON writes it: digits, with or without quotes. Protobuf JSON also allows
+// exponents and zero fractions, but no encoder writes them.
 func (s *scanner) integer() (digits []byte) {
 	const whole = "must be a whole number"
 	if c := s.peek(); c == '"' {
@@ -377,8 +379,8 @@ func (s *scanner) bool() bool {
 	return false
 }
 
-// enum reads a value of an enum, by its name or its number. A value that this version does not know is refused if the
-// scanner is strict. Otherwise its number is kept, and its name is skipped: then known is false.
+// enum reads a value of an enum, by its name or its number. If the scanner is strict, it refuses a value that this
+// version does not know. Otherwise it returns an unknown number, and skips an unknown name with known set to false.
 func (s *scanner) enum(byName map[string]int32, byNumber map[int32]string) (n int32, known bool) {
 	if s.peek() == '"' {
 		n, known = byName[string(s.bytes())]
@@ -393,7 +395,7 @@ func (s *scanner) enum(byName map[string]int32, byNumber map[int32]string) (n in
 	return n, known
 }
 
-// base64 reads bytes: in the standard alphabet or that for URLs, with or without padding.
+// base64 reads bytes in the standard or the URL alphabet, with or without padding.
 func (s *scanner) base64() []byte {
 	if s.peek() != '"' {
 		s.fail("must be a string")

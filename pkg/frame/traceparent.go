@@ -9,7 +9,7 @@ import (
 // traceparentBytes is the length of a W3C trace context of version 00: 00-<32 hex digits>-<16 hex digits>-<2 hex digits>.
 const traceparentBytes = 55
 
-// checkTraceparent refuses a submit whose traceparent is neither empty nor exactly valid. A valid one can be put into
+// checkTraceparent refuses a submit whose traceparent is neither empty nor exactly valid. A valid traceparent is safe in
 // headers, logs and exporters.
 func checkTraceparent(frame *clientv1.ClientFrame) *Error {
 	if text := frame.GetSubmit().GetTraceparent(); text != "" && !validTraceparent(text) {

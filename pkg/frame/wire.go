@@ -7,9 +7,10 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// wire checks the binary form of a client's frame before it is decoded. The decoder alone would keep unknown fields, accept
-// text that is not UTF-8, cut integers to their type and use the last of two requests. There is a generated method for each
-// message; this file contains the shared code. Every method returns false after an error, and the check ends there.
+// wire checks the binary form of a client's frame before it is decoded. Without this check, the decoder would keep
+// unknown fields, accept text that is not UTF-8, truncate integers to their type, and use the last of two requests. Each
+// message has a generated method; this file contains the shared code. Every method returns false after an error, which
+// ends the check.
 type wire struct {
 	path path
 	id   uint64
@@ -49,12 +50,12 @@ func (w *wire) tag(data *[]byte) (protowire.Number, protowire.Type) {
 // unknown refuses a field that is not in the schema.
 func (w *wire) unknown() bool { return w.fail(unknownField) }
 
-// enter begins a field. leave ends it; a failed check never leaves.
+// enter begins a field; leave ends it. After an error, leave is not called.
 func (w *wire) enter(name string) bool { return w.path.push(name) || w.fail(tooDeep) }
 
 func (w *wire) leave() { w.path.pop() }
 
-// once begins a field that may come once. Each field of a message has a bit in seen.
+// once begins a field that may occur once. Each field of a message has a bit in seen.
 func (w *wire) once(name string, seen *uint64, bit uint64) bool {
 	if !w.enter(name) {
 		return false
@@ -66,7 +67,7 @@ func (w *wire) once(name string, seen *uint64, bit uint64) bool {
 	return true
 }
 
-// choose begins a field of a oneof. chosen is the number of the previous choice, or 0.
+// choose begins a field of a oneof. chosen is the number of the field of the oneof that came before, or 0.
 func (w *wire) choose(name string, chosen *protowire.Number, number protowire.Number) bool {
 	switch {
 	case !w.enter(name):
@@ -100,9 +101,9 @@ func (w *wire) open(kind protowire.Type, data, content *[]byte) bool {
 	return true
 }
 
-// wrong refuses a field with another wire type than its own, or with an invalid one.
+// wrong refuses a field whose wire type is invalid, or differs from the schema.
 func (w *wire) wrong(kind protowire.Type, data []byte) bool {
-	// The number does not matter, except for groups, whose end repeats it.
+	// The field number does not matter, except for groups, whose end repeats the number.
 	if kind != protowire.StartGroupType && protowire.ConsumeFieldValue(1, kind, data) < 0 {
 		return w.fail(notProtobuf)
 	}
@@ -127,7 +128,7 @@ func (w *wire) key(kind protowire.Type, data, content *[]byte) bool {
 	return utf8.Valid(*content) || w.fail(notUTF8)
 }
 
-// newKey records a key of a map. Each may occur once.
+// newKey records a key of a map. Each key may occur once.
 func (w *wire) newKey(keys *map[string]struct{}, key []byte) bool {
 	if _, twice := (*keys)[string(key)]; twice {
 		return w.fail(keyTwice)
@@ -160,7 +161,7 @@ func (w *wire) number(kind protowire.Type, data *[]byte) (uint64, bool) {
 	return v, true
 }
 
-// varint reads an integer, bool or enum. check returns what is wrong with a value; it is nil if every value is valid.
+// varint reads an integer, bool or enum. check returns why a value is invalid; nil if every value is valid.
 func (w *wire) varint(kind protowire.Type, data *[]byte, check func(uint64) string) bool {
 	v, ok := w.number(kind, data)
 	if !ok || check == nil {
@@ -172,7 +173,7 @@ func (w *wire) varint(kind protowire.Type, data *[]byte, check func(uint64) stri
 	return true
 }
 
-// packed reads an element of a list of varints, or several at once.
+// packed reads an element of a list of varints, or several packed elements.
 func (w *wire) packed(kind protowire.Type, data *[]byte, count *int, check func(uint64) string) bool {
 	w.place(count)
 	if kind != protowire.BytesType {

@@ -2,12 +2,12 @@ package httpserver
 
 import (
 	"context"
-	"log" //nolint:depguard // net/http takes one
+	"log" //nolint:depguard // net/http requires a log.Logger
 	"log/slog"
 )
 
-// errorLog returns the log for what net/http writes about single connections. The text is an attribute, so that all lines are of
-// one kind for the limit of the log.
+// errorLog returns the log for net/http's lines about single connections. The text of a line is an attribute, so that the
+// limit of the log treats all these lines as one kind.
 func errorLog(to *slog.Logger) *log.Logger {
 	return slog.NewLogLogger(oneKind{to.Handler()}, slog.LevelDebug)
 }

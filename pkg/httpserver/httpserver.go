@@ -1,5 +1,5 @@
-// Package httpserver makes HTTP servers in which everything has a deadline: the header, the body, the answer, and the time between
-// two requests. It knows no handler; package listen limits the number of connections.
+// Package httpserver makes HTTP servers with deadlines for everything: the header, the body, the answer, and the time
+// between two requests. It contains no handlers. Package listen limits the number of connections.
 package httpserver
 
 import (
@@ -14,20 +14,21 @@ const (
 	// maxHeaderTimeout limits the time for the header of a request and for a TLS handshake.
 	maxHeaderTimeout = 5 * time.Second
 	maxHeaderBytes   = 16 << 10
-	// unreadTimeout is how long the rest of a body is read that no handler wanted. If a socket is closed with bytes unread, some
-	// systems drop the answer that was sent before.
+	// unreadTimeout is how long the rest of an unread body is read after the answer. If a socket is closed with bytes
+	// unread, some systems drop the answer that was sent before.
 	unreadTimeout = time.Second
 )
 
-// Config tunes a server.
+// Config configures a server.
 type Config struct {
-	// Log receives what clients did wrong, for debugging: they decide how often. Required.
+	// Log receives errors of clients, at debug level, because clients decide how many there are. Required.
 	Log *slog.Logger
 	// RequestTimeout limits the time for a whole request, and for its answer. Required.
 	RequestTimeout time.Duration
 	// IdleTimeout limits the time between two requests of a connection. Required.
 	IdleTimeout time.Duration
-	// AnswerTimeout returns the time for the answer of a request, from the end of its header. Defaults to RequestTimeout.
+	// AnswerTimeout returns the time limit for the answer of a request, from the end of its header. Defaults to
+	// RequestTimeout.
 	AnswerTimeout func(*http.Request) time.Duration
 }
 
@@ -43,11 +44,11 @@ func New(handler http.Handler, cfg Config) *http.Server {
 	}
 }
 
-// bounded gives each answer a deadline, and closes the connection of a client whose body was not wanted. http.Server.WriteTimeout
-// is not used because net/http/pprof refuses profiles that take longer.
+// bounded gives each answer a deadline. It closes the connection of a client whose request body was not read. It does not
+// use http.Server.WriteTimeout, because net/http/pprof refuses profiles that take longer than that.
 func bounded(next http.Handler, timeout func(*http.Request) time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout(r))) // not supported by recorders of tests
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout(r))) // test recorders do not support it
 		if r.ContentLength == 0 {
 			next.ServeHTTP(w, r)
 			return

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// body notes whether a request's body was read to its end.
+// body records whether a request's body was read to its end.
 type body struct {
 	io.ReadCloser
 
@@ -22,8 +22,8 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// answer is the answer to a request with a body. If the body has not been read when the answer begins, the connection is closed
-// after it: net/http would read on, for as long as the client likes to send.
+// answer is the answer to a request with a body. If the body was not read when the answer begins, the connection is
+// closed after the answer: net/http would otherwise read for as long as the client sends.
 type answer struct {
 	http.ResponseWriter
 
@@ -31,7 +31,7 @@ type answer struct {
 	begun bool
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap implements the interface that http.ResponseController uses.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
@@ -54,5 +54,5 @@ func (a *answer) begin() {
 		return
 	}
 	a.Header().Set("Connection", "close")
-	_ = http.NewResponseController(a.ResponseWriter).SetReadDeadline(time.Now().Add(unreadTimeout)) // not supported by recorders of tests
+	_ = http.NewResponseController(a.ResponseWriter).SetReadDeadline(time.Now().Add(unreadTimeout)) // test recorders do not support it
 }

@@ -1,13 +1,14 @@
-// Package ids holds the types of Runnel's ids and positions, so that the compiler finds two of them in the wrong order.
+// Package ids contains the types of Runnel's ids and positions, so that the compiler detects arguments in the wrong
+// order.
 //
-// A protobuf message carries them as plain text and numbers: the code that reads or makes a message converts. A list that
-// goes from one message into another, such as the members of a group, stays []string or []uint64. The types check nothing;
-// pkg/conversation has the rules of form (ValidID, ValidUser, ValidCommandID). The package imports nothing.
+// In protobuf messages, ids and positions are plain strings and numbers; code that reads or makes a message converts
+// them. A list that is copied from one message to another, such as the members of a group, stays []string or []uint64.
+// The types check nothing; pkg/conversation has the rules for their form (ValidID, ValidUser, ValidCommandID). The
+// package imports nothing.
 package ids
 
-// User identifies a user: a plain id is 1 to 64 characters A-Z a-z 0-9 _ -, and the id of a
-// user whose issuer uses other characters is mapped (conversation.MapUser). The sender of a command of the system itself is
-// "@server". Empty means no user.
+// User identifies a user. A plain id is 1 to 64 characters A-Z a-z 0-9 _ -. If the issuer uses other characters, the id
+// is mapped (conversation.MapUser). Commands of the system itself have the sender "@server". Empty means no user.
 type User string
 
 // Device identifies an installation of a client of one user, in the form of a user id. Empty means unknown.
@@ -23,7 +24,7 @@ type Conversation string
 // Command identifies a command of one sender in one conversation: a UUID in lower case, chosen by the client.
 type Command string
 
-// Seq numbers the events of one conversation: 1, 2, 3 and so on. 0 is the place before the first event.
+// Seq numbers the events of one conversation: 1, 2, 3 and so on. 0 is the position before the first event.
 type Seq uint64
 
 // Partition numbers the streams that conversations are divided among, from 0.
@@ -32,6 +33,6 @@ type Partition uint32
 // Sequence numbers the messages in the stream of a partition, from 1. It starts anew when the stream is replaced.
 type Sequence uint64
 
-// Epoch numbers the lives of a partition's stream. It rises whenever sequences may be used again, so (Epoch, Sequence) never
-// repeats in a partition. 0 means none.
+// Epoch numbers the successive epochs of a partition. It rises whenever sequences may be used again, so that (Epoch,
+// Sequence) never repeats in a partition. 0 means none.
 type Epoch uint64

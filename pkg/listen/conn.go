@@ -11,26 +11,26 @@ import (
 	"time"
 )
 
-// Conn is a connection of a Listener. It counts until it is closed.
+// Conn is a connection of a Listener. The Listener counts it until it is closed.
 type Conn struct {
 	net.Conn
 
 	listener *Listener
-	proxied  bool // begins with a PROXY header
+	proxied  bool // the connection begins with a PROXY header
 	header   sync.Once
-	remote   net.Addr // the client's address according to the PROXY header; nil without one
-	failed   error    // reading the PROXY header
+	remote   net.Addr // the client's address in the PROXY header; nil if there is no header
+	failed   error    // the error of reading the PROXY header
 
 	// Guarded by Listener.mu.
 	client                      netip.Addr
-	inAll, inAddress, inNetwork *list.Element // while unauthenticated
+	inAll, inAddress, inNetwork *list.Element // elements in the listener's lists while unauthenticated
 	released                    bool
 	timeout                     *time.Timer
 }
 
 var _ syscall.Conn = (*Conn)(nil)
 
-// Of returns the Conn under a connection that a server got from a Listener, with or without TLS; nil if there is none.
+// Of returns the Conn below a connection that a server got from a Listener, with or without TLS; nil if there is none.
 func Of(conn net.Conn) *Conn {
 	if secured, ok := conn.(*tls.Conn); ok {
 		conn = secured.NetConn()
@@ -41,7 +41,7 @@ func Of(conn net.Conn) *Conn {
 
 type contextKey struct{}
 
-// Context is for http.Server.ConnContext: it lets handlers call Authenticated.
+// Context is for http.Server.ConnContext. It makes the connection available to Authenticated.
 func Context(ctx context.Context, conn net.Conn) context.Context {
 	if c := Of(conn); c != nil {
 		return context.WithValue(ctx, contextKey{}, c)
@@ -49,8 +49,8 @@ func Context(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// Authenticated reports that the client of a request is authenticated. It returns false if the connection was closed before.
-// It returns true for a request that did not come through a Listener.
+// Authenticated reports to the listener that the client of a request is authenticated. It returns false if the connection
+// was closed before. For a request that did not come through a Listener it returns true.
 func Authenticated(ctx context.Context) bool {
 	if c, ok := ctx.Value(contextKey{}).(*Conn); ok {
 		return c.Authenticated()
@@ -58,8 +58,9 @@ func Authenticated(ctx context.Context) bool {
 	return true
 }
 
-// Authenticated reports that the client is authenticated: the connection no longer counts as unauthenticated and has no time limit.
-// It returns false if the connection was closed before. Later calls change nothing.
+// Authenticated reports to the listener that the client is authenticated: the connection no longer counts as
+// unauthenticated and has no time limit. It returns false if the connection was closed before. Later calls change
+// nothing.
 func (c *Conn) Authenticated() bool {
 	l := c.listener
 	l.mu.Lock()
@@ -94,7 +95,8 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// RemoteAddr implements net.Conn. Behind a load balancer it is the client's address, and waits for the PROXY header.
+// RemoteAddr implements net.Conn. Behind a load balancer it returns the client's address, after waiting for the PROXY
+// header.
 func (c *Conn) RemoteAddr() net.Addr {
 	c.readHeader()
 	if c.remote != nil {
@@ -111,8 +113,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// Plain returns the socket. Writing to it is the same as writing to the Conn, but can send several buffers in one system call. It
-// must be closed through the Conn.
+// Plain returns the socket. Writing to the socket is the same as writing to the Conn, but can send several buffers in one
+// system call. The socket must be closed through the Conn.
 func (c *Conn) Plain() net.Conn { return c.Conn }
 
 // SyscallConn implements syscall.Conn.
@@ -139,12 +141,12 @@ func (c *Conn) readHeader() {
 	}
 	c.header.Do(func() {
 		l := c.listener
-		_ = c.SetReadDeadline(time.Now().Add(min(l.cfg.Timeout, proxyHeaderTimeout))) // a failure shows when reading
+		_ = c.SetReadDeadline(time.Now().Add(min(l.cfg.Timeout, proxyHeaderTimeout))) // an error shows up when reading
 		source, err := readProxyHeader(c.Conn)
 		if err != nil {
 			c.failed = err
 			l.note(reasonProxyHeader, c)
-			_ = c.Close() // nobody waits for the result
+			_ = c.Close() // the result does not matter
 			return
 		}
 		_ = c.SetReadDeadline(time.Time{})

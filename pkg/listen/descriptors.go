@@ -2,7 +2,7 @@ package listen
 
 import "errors"
 
-// Use is what a listener is for. It decides how many of the process's file descriptors the listener may have.
+// Use is the purpose of a listener. It determines how many of the process's file descriptors the listener may use.
 type Use int
 
 // The uses.
@@ -12,21 +12,21 @@ const (
 	ForOperators
 )
 
-// The most descriptors that a process keeps for everything other than clients, and that the other listeners use by default. With a
-// low limit they are shares of it.
+// The numbers of descriptors that a process reserves for everything other than clients, and that other listeners use by
+// default. If the limit is low, they are shares of the limit.
 const (
 	reserve         = 2048
 	maxForServices  = 512
 	maxForOperators = 128
-	// unknownLimit stands for the limit where the operating system does not tell.
+	// unknownLimit is used if the operating system does not report a limit.
 	unknownLimit = 1 << 20
 )
 
-// ErrMaxSockets is returned for a number of sockets that no listener can have.
+// ErrMaxSockets is the error for an invalid maximum number of sockets.
 var ErrMaxSockets = errors.New("max-sockets must not be negative")
 
-// MaxSockets is the number of sockets that a listener may have: the setting, or, if that is 0, a share of the descriptors that the
-// process may have open. The rest is for files, the store and NATS.
+// MaxSockets returns the number of sockets that a listener may have: the setting or, if it is 0, a share of the
+// descriptors that the process may open. The rest is for files, the store and NATS.
 func MaxSockets(use Use, setting int) (int, error) {
 	switch {
 	case setting < 0:

@@ -2,5 +2,5 @@
 
 package listen
 
-// Descriptors is the number of sockets that the process may have open.
+// Descriptors returns the number of sockets that the process may open.
 func Descriptors() int { return unknownLimit }

@@ -4,7 +4,7 @@ package listen
 
 import "syscall"
 
-// Descriptors is the number of file descriptors that the process may have open (ulimit -n).
+// Descriptors returns the number of file descriptors that the process may open (ulimit -n).
 func Descriptors() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -6,19 +6,20 @@ import (
 	"net/netip"
 )
 
-// AddressOf is the part of an address that belongs to one client: an IPv4 address, or the /64 of an IPv6 address, of which a
-// client may use any address it likes.
+// AddressOf returns the part of an address that identifies a client: an IPv4 address, or the /64 prefix of an IPv6
+// address. A client can use any address in its /64.
 func AddressOf(address netip.Addr) netip.Prefix {
 	address = address.Unmap().WithZone("")
 	bits := 64
 	if address.Is4() {
 		bits = 32
 	}
-	prefix, _ := address.Prefix(bits) // the zero value for an invalid address
+	prefix, _ := address.Prefix(bits) // an invalid address gives the zero value
 	return prefix
 }
 
-// NetworkOf is the /48 of an IPv6 address, which is the most that one site usually has. It is invalid for an IPv4 address.
+// NetworkOf returns the /48 prefix of an IPv6 address, which is usually the largest network of a site. It is invalid for
+// an IPv4 address.
 func NetworkOf(address netip.Addr) netip.Prefix {
 	address = address.Unmap().WithZone("")
 	if !address.Is6() {
@@ -32,19 +33,19 @@ func addressOf(address net.Addr) netip.Addr {
 	if tcp, ok := address.(*net.TCPAddr); ok {
 		return tcp.AddrPort().Addr().Unmap()
 	}
-	parsed, _ := netip.ParseAddrPort(address.String()) // invalid for what is no IP address
+	parsed, _ := netip.ParseAddrPort(address.String()) // invalid if the address is not an IP address
 	return parsed.Addr().Unmap()
 }
 
-// ages are sockets, oldest first.
+// ages is a list of sockets, oldest first.
 type ages struct{ list.List }
 
 func (a *ages) oldest() *Conn {
-	c, _ := a.Front().Value.(*Conn) // always is one
+	c, _ := a.Front().Value.(*Conn) // the list contains only *Conn
 	return c
 }
 
-// groups are sockets by address or network.
+// groups contains sockets by address or network.
 type groups map[netip.Prefix]*ages
 
 func (g groups) join(key netip.Prefix, c *Conn) *list.Element {

@@ -1,6 +1,6 @@
-// Package listen opens the addresses that a process serves. Every listener limits what a client can cost before it is
-// authenticated: the number of sockets, in total and from one address or network, and the time. It knows no protocol except the
-// PROXY header of a load balancer; the server above it reports when a client is authenticated.
+// Package listen opens the addresses that a process serves. Every listener limits the resources that a client can use
+// before it is authenticated: the number of sockets, in total and from one address or network, and the time. It knows no
+// protocol except the PROXY header of load balancers. The server above it reports when a client is authenticated.
 package listen
 
 import (
@@ -29,13 +29,14 @@ type Config struct {
 	Timeout time.Duration
 	// MaxUnauthenticated limits the sockets whose client is not authenticated. Defaults to MaxSockets.
 	MaxUnauthenticated int
-	// MaxPerAddress limits the unauthenticated sockets of one IPv4 address or IPv6 /64, MaxPerNetwork those of one IPv6 /48. Both
-	// default to MaxUnauthenticated. They do not apply to loopback addresses, which may be those of a proxy on this machine.
+	// MaxPerAddress limits the unauthenticated sockets of one IPv4 address or IPv6 /64. MaxPerNetwork limits those of one
+	// IPv6 /48. Both default to MaxUnauthenticated. They do not apply to loopback addresses, because a proxy on this
+	// machine may use them.
 	MaxPerAddress, MaxPerNetwork int
-	// ProxiesFrom are the networks of the load balancers that begin each connection with a PROXY header. Without the header their
-	// connections are closed; from other addresses the header is not accepted. Defaults to none.
+	// ProxiesFrom are the networks of the load balancers that begin each connection with a PROXY header. Their
+	// connections are closed if the header is missing. From other addresses the header is not accepted. Defaults to none.
 	ProxiesFrom []netip.Prefix
-	// Log receives a warning now and then when sockets are closed because of a limit. Required.
+	// Log receives a warning from time to time while sockets are closed because of a limit. Required.
 	Log *slog.Logger
 	// Registerer receives the metrics. Required.
 	Registerer prometheus.Registerer
@@ -47,8 +48,8 @@ type Config struct {
 //	   │              └── timeout, or the oldest when a limit is reached ──▲
 //	   └── all sockets belong to authenticated clients ────────────────────┘
 //
-// When a limit is reached, the oldest unauthenticated socket that counts towards it is closed in favour of the new one: it had the
-// most time. A client that authenticates quickly is therefore served during a flood.
+// When a limit is reached, the oldest unauthenticated socket that counts towards it is closed to make room for the new socket: it had the
+// most time to authenticate. Therefore a client that authenticates quickly is served even during a flood.
 type Listener struct {
 	net.Listener
 
@@ -67,11 +68,11 @@ type Listener struct {
 func Open(cfg Config) (*Listener, error) {
 	inner, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Address)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // names the address
+		return nil, err //nolint:wrapcheck // the error names the address
 	}
 	l, err := New(inner, cfg)
 	if err != nil {
-		_ = inner.Close() // the reason above matters more
+		_ = inner.Close() // the first error is returned
 		return nil, err
 	}
 	return l, nil
@@ -99,8 +100,8 @@ func New(inner net.Listener, cfg Config) (*Listener, error) {
 	return &Listener{Listener: inner, cfg: cfg, metrics: registered, warning: newWarning(cfg), addresses: groups{}, networks: groups{}}, nil
 }
 
-// Accept implements net.Listener. Sockets for which there is no room are closed here, so that they do not wait in the operating
-// system's queue, where nobody sees them.
+// Accept implements net.Listener. It closes sockets for which there is no room, so that they do not wait unnoticed in the
+// operating system's queue.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		socket, err := l.Listener.Accept()
@@ -108,7 +109,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 				l.closeOldest() // the server waits a moment, then tries again
 			}
-			return nil, err //nolint:wrapcheck // servers look at it
+			return nil, err //nolint:wrapcheck // servers inspect the error
 		}
 		if conn := l.admit(socket); conn != nil {
 			return conn, nil
@@ -116,7 +117,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit counts a socket, and closes others if it must. It returns nil if there is no room for this one.
+// admit counts a socket, and closes other sockets if needed. It returns nil if there is no room for this socket.
 func (l *Listener) admit(socket net.Conn) *Conn {
 	c := &Conn{Conn: socket, listener: l, client: addressOf(socket.RemoteAddr())}
 	c.proxied = l.fromProxy(c.client)
@@ -124,7 +125,7 @@ func (l *Listener) admit(socket net.Conn) *Conn {
 	var closed []victim
 	if !c.proxied {
 		closed = l.makeRoomLocked(c)
-		l.removeLocked(closed) // before the totals are looked at
+		l.removeLocked(closed) // before the totals are checked
 	}
 	switch {
 	case l.all.Len() >= l.cfg.MaxUnauthenticated:
@@ -147,7 +148,7 @@ func (l *Listener) admit(socket net.Conn) *Conn {
 	l.end(closed)
 	if full {
 		l.note(reasonFull, c)
-		_ = socket.Close() // nobody waits for the result
+		_ = socket.Close() // the result does not matter
 		return nil
 	}
 	return c
@@ -162,7 +163,7 @@ func (l *Listener) fromProxy(peer netip.Addr) bool {
 	return false
 }
 
-// identify counts a socket of a load balancer towards its client's address, which its PROXY header names.
+// identify counts a load balancer's socket towards the address of its client, which is in its PROXY header.
 func (l *Listener) identify(c *Conn, client netip.Addr) {
 	l.mu.Lock()
 	c.client = client
@@ -177,14 +178,15 @@ func (l *Listener) identify(c *Conn, client netip.Addr) {
 	l.end(closed)
 }
 
-// makeRoomLocked returns the sockets that must be closed for one more of the same address and network.
+// makeRoomLocked returns the sockets that must be closed to make room for one more socket with the address and network of
+// c.
 func (l *Listener) makeRoomLocked(c *Conn) (closed []victim) {
 	if c.client.IsLoopback() || !c.client.IsValid() {
 		return nil
 	}
 	address, network := AddressOf(c.client), NetworkOf(c.client)
 	if group := l.addresses[address]; group != nil && group.Len() >= l.cfg.MaxPerAddress {
-		return []victim{{group.oldest(), reasonAddress}} // counts towards the network as well
+		return []victim{{group.oldest(), reasonAddress}} // this socket counts towards the network as well
 	}
 	if group := l.networks[network]; network.IsValid() && group != nil && group.Len() >= l.cfg.MaxPerNetwork {
 		return []victim{{group.oldest(), reasonNetwork}}
@@ -203,7 +205,7 @@ func (l *Listener) joinLocked(c *Conn) {
 	}
 }
 
-// leaveLocked ends the count of an unauthenticated socket. It returns false if the socket is not one.
+// leaveLocked stops counting an unauthenticated socket. It returns false if the socket was not counted.
 func (l *Listener) leaveLocked(c *Conn) bool {
 	if c.inAll == nil {
 		return false
@@ -220,7 +222,7 @@ func (l *Listener) leaveLocked(c *Conn) bool {
 	return true
 }
 
-// removeLocked takes sockets that are going to be closed out of all counts.
+// removeLocked removes sockets that will be closed from all counts.
 func (l *Listener) removeLocked(closed []victim) {
 	for _, v := range closed {
 		l.leaveLocked(v.conn)
@@ -231,7 +233,7 @@ func (l *Listener) removeLocked(closed []victim) {
 	}
 }
 
-// closeOldest closes the oldest unauthenticated socket, if there is one, because the process has no descriptor left.
+// closeOldest closes the oldest unauthenticated socket, if any, because the process has no descriptor left.
 func (l *Listener) closeOldest() {
 	l.mu.Lock()
 	var closed []victim
@@ -244,15 +246,15 @@ func (l *Listener) closeOldest() {
 	l.end(closed)
 }
 
-// end closes sockets that were taken out of all counts.
+// end closes sockets that were removed from all counts.
 func (l *Listener) end(closed []victim) {
 	for _, v := range closed {
 		l.note(v.reason, v.conn)
-		_ = v.conn.Conn.Close() // nobody waits for the result
+		_ = v.conn.Conn.Close() // the result does not matter
 	}
 }
 
-// note counts a socket that is closed because of a limit, and warns the operator now and then.
+// note counts a socket that is closed because of a limit, and warns the operator from time to time.
 func (l *Listener) note(because reason, c *Conn) {
 	l.metrics.closed[because].Inc()
 	l.warning.write(because, c.client)

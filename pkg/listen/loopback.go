@@ -2,19 +2,19 @@ package listen
 
 import "net"
 
-// Reach says which machines can reach an address.
+// Reach tells which machines can reach an address.
 type Reach int
 
 const (
-	// ReachUnknown is of an address that contains a name, which must be resolved, or that is not host:port.
+	// ReachUnknown is for an address with a host name, which would have to be resolved, or not of the form host:port.
 	ReachUnknown Reach = iota
-	// ReachThisMachine is of a loopback address.
+	// ReachThisMachine is for a loopback address.
 	ReachThisMachine
-	// ReachOthers is of every other address.
+	// ReachOthers is for every other address.
 	ReachOthers
 )
 
-// ReachOf tells from an address host:port alone which machines can reach it, without opening it.
+// ReachOf returns which machines can reach an address host:port. It only looks at the address and does not open it.
 func ReachOf(address string) Reach {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// reason is why a socket was closed by its listener.
+// reason is the reason why a listener closed a socket.
 type reason int
 
 const (
@@ -35,7 +35,7 @@ type metrics struct {
 	closed                     [numReasons]prometheus.Counter
 }
 
-// newMetrics creates the series of a listener. The listeners of a process share the families.
+// newMetrics creates the series of a listener. All listeners of a process share the metric families.
 func newMetrics(name string, registerer prometheus.Registerer) (*metrics, error) {
 	gauges := map[string]*prometheus.GaugeVec{}
 	for family, help := range map[string]string{
@@ -80,10 +80,11 @@ func register[C prometheus.Collector](registerer prometheus.Registerer, collecto
 	return collector, nil
 }
 
-// warningInterval is the least time between two warnings of a listener: strangers decide how often there is a reason for one.
+// warningInterval is the minimum time between two warnings of a listener. Strangers can cause the warnings, so they must
+// be limited.
 const warningInterval = time.Minute
 
-// warning tells operators that sockets are closed because of a limit.
+// warning warns operators that sockets are closed because of a limit.
 type warning struct {
 	listener string
 	log      *slog.Logger

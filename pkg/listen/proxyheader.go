@@ -18,20 +18,21 @@ import (
 const (
 	// proxyHeaderTimeout limits the time for the header; load balancers send it with the first packet.
 	proxyHeaderTimeout = 5 * time.Second
-	// maxProxyLine is the longest header of version 1, by its specification.
+	// maxProxyLine is the maximum length of a version 1 header in the specification.
 	maxProxyLine = 107
-	// maxProxyBlock limits the addresses and extensions of version 2. Those in use are below 300 bytes.
+	// maxProxyBlock limits the addresses and extensions of a version 2 header. Those used in practice are below 300
+	// bytes.
 	maxProxyBlock = 2048
 	proxyV2       = "\r\n\r\n\x00\r\nQUIT\n"
 )
 
-// ErrProxyHeader is returned for a connection of a load balancer that does not begin with a valid PROXY header.
+// ErrProxyHeader is the error of a load balancer's connection that does not begin with a valid PROXY header.
 var ErrProxyHeader = errors.New("no valid PROXY header")
 
-// readProxyHeader reads a header, and nothing after it. The result is invalid if the load balancer itself is the client, as in its
-// health checks, or does not know the address.
+// readProxyHeader reads a header, and no byte after it. The result is invalid if the load balancer itself is the client,
+// as in its health checks, or does not know the client's address.
 func readProxyHeader(r io.Reader) (netip.AddrPort, error) {
-	start := make([]byte, len(proxyV2)) // shorter than any header
+	start := make([]byte, len(proxyV2)) // no header is shorter
 	if _, err := io.ReadFull(r, start); err != nil {
 		return netip.AddrPort{}, fmt.Errorf("%w: %w", ErrProxyHeader, err)
 	}
@@ -46,7 +47,7 @@ func readProxyHeader(r io.Reader) (netip.AddrPort, error) {
 		if len(line) >= maxProxyLine {
 			return netip.AddrPort{}, fmt.Errorf("%w: the line is too long", ErrProxyHeader)
 		}
-		if _, err := io.ReadFull(r, one); err != nil { // byte by byte: what follows belongs to the client
+		if _, err := io.ReadFull(r, one); err != nil { // read single bytes: the bytes after the line belong to the client
 			return netip.AddrPort{}, fmt.Errorf("%w: %w", ErrProxyHeader, err)
 		}
 		line = append(line, one[0])

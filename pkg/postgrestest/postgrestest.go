@@ -1,8 +1,8 @@
-// Package postgrestest provides a private PostgreSQL server for tests, benchmarks and fault runs: it uses the installed
-// binaries, a free loopback port and a temporary data directory, and is durable as in production (fsync on).
+// Package postgrestest provides a private PostgreSQL server for tests, benchmarks and fault runs. It uses the installed
+// binaries, a free loopback port and a temporary data directory. The server is as durable as in production (fsync on).
 //
-// It never touches a server it did not start, with one exception: RUNNEL_TEST_POSTGRES_URL may name one on which the user
-// may create databases; then each test gets a fresh database there, dropped afterwards.
+// It never touches a server that it did not start, with one exception: RUNNEL_TEST_POSTGRES_URL may name a server on
+// which the user may create databases. Each test then gets a fresh database on that server, which is dropped afterwards.
 package postgrestest
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Env names a server to use instead of starting one.
+// Env is the environment variable that names a server to use instead of starting one.
 const Env = "RUNNEL_TEST_POSTGRES_URL"
 
-// shared is the only server of a test process. It ends with the last test that uses it; the next test starts another.
+// shared is the only server of a test process. It stops after the last test that uses it; the next test starts a new one.
 var shared struct {
 	sync.Mutex
 	users  int
@@ -30,9 +30,9 @@ var shared struct {
 	dir    string
 }
 
-// Start returns the URL of a fresh, empty database for a test, which is dropped when the test ends. Tests of one process
-// share a server. Without an installed PostgreSQL and without RUNNEL_TEST_POSTGRES_URL the test is skipped, or fails if CI
-// is set.
+// Start returns the URL of a fresh, empty database for a test. The database is dropped when the test ends. Tests of one
+// process share a server. Without an installed PostgreSQL and without RUNNEL_TEST_POSTGRES_URL, the test is skipped, or
+// fails if CI is set.
 func Start(tb testing.TB) string {
 	tb.Helper()
 	admin := os.Getenv(Env)
@@ -56,7 +56,7 @@ func acquire(tb testing.TB) (admin string) {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.users == 0 {
-		// The test's own directory is not used, because the server outlives the test that starts it.
+		// The test's own directory cannot be used, because the server outlives the test that starts it.
 		dir, err := os.MkdirTemp("", "runnel-postgres-") //nolint:usetesting // see above
 		if err != nil {
 			tb.Fatalf("make a directory for PostgreSQL: %v", err)
@@ -89,7 +89,7 @@ func release() {
 
 func run(tb testing.TB, admin, statement string) {
 	tb.Helper()
-	// The test's context is not used, because it has ended when cleanups run.
+	// The test's context cannot be used, because it has ended when cleanups run.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, admin)

@@ -20,7 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNotInstalled means that PostgreSQL is not installed; its text says what to do.
+// ErrNotInstalled means that PostgreSQL is not installed; its text tells how to install it.
 var ErrNotInstalled = errors.New("PostgreSQL is not installed: install it (Debian: apt-get install postgresql; macOS: brew install postgresql), " +
 	"put its initdb and postgres into PATH, or set " + Env + " to a server on which databases may be created")
 
@@ -30,18 +30,20 @@ const (
 	stopTimeout  = 30 * time.Second
 )
 
-// Server is a running PostgreSQL. Its data outlives it: Run on the same directory starts it again, also after Kill.
+// Server is a running PostgreSQL server. Its data is kept when it stops: Run on the same directory starts it again, even
+// after Kill.
 type Server struct {
 	process *exec.Cmd
-	exited  chan struct{} // closed when the process has been waited for
-	exitErr error         // valid after exited
+	exited  chan struct{} // closed when the process has ended and was waited for
+	exitErr error         // valid after exited is closed
 	port    int
 	stop    sync.Once
 }
 
-// Run starts a PostgreSQL on a free loopback port with its data in dir, which is initialised when it holds none, and
-// waits until it answers. Run again on the same directory, it has the same URL. PostgreSQL refuses to run as root, so for
-// root it runs as the user postgres, or nobody, who is given the directory dir/data. Its log is dir/postgres.log.
+// Run starts a PostgreSQL server on a free loopback port and waits until it answers. Its data is in dir, which is
+// initialised if it contains no data. Run again on the same directory, the server has the same URL. PostgreSQL refuses to
+// run as root. For root, it runs as the user postgres or nobody, who becomes the owner of dir/data. Its log is
+// dir/postgres.log.
 func Run(ctx context.Context, dir string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
@@ -64,8 +66,8 @@ func Run(ctx context.Context, dir string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open PostgreSQL's log: %w", err)
 	}
-	defer func() { _ = log.Close() }() // the process has its own copy
-	// Not bound to ctx: a server lives until Stop or Kill.
+	defer func() { _ = log.Close() }() // the process has its own descriptor
+	// Not bound to ctx: the server runs until Stop or Kill.
 	process := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200")
 	process.Stdout, process.Stderr = log, log
@@ -89,15 +91,16 @@ func Run(ctx context.Context, dir string) (*Server, error) {
 	return s, nil
 }
 
-// URL is where it listens, as its superuser.
+// URL returns the URL of the server for its superuser.
 func (s *Server) URL() string {
 	return fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", superuser, s.port)
 }
 
-// PID returns the server's process id, for pausing it or reading its resource usage. It is the parent of its children.
+// PID returns the server's process id, for pausing the server or reading its resource usage. It is the parent of the
+// server's other processes.
 func (s *Server) PID() int { return s.process.Process.Pid }
 
-// Stop shuts it down as an operator would, ending connections, and waits. It may be called more than once.
+// Stop shuts the server down like an operator: it ends connections and waits. It may be called more than once.
 func (s *Server) Stop() error {
 	s.stop.Do(func() { _ = s.process.Process.Signal(syscall.SIGINT) }) // "fast" shutdown
 	select {
@@ -109,11 +112,11 @@ func (s *Server) Stop() error {
 	}
 }
 
-// Kill ends the server and its children without warning, as a crash of the machine would, and waits.
+// Kill ends the server and its children without warning, like a crash of the machine, and waits.
 func (s *Server) Kill() {
 	pid := s.process.Process.Pid
-	// The server is stopped first, so that it neither starts more children nor sees them die. Children lead their own
-	// process groups.
+	// Stop the server process first, so that it neither starts more children nor notices their end. Children lead their
+	// own process groups.
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
 	children := childrenOf(pid)
 	for _, child := range children {
@@ -121,7 +124,7 @@ func (s *Server) Kill() {
 	}
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	<-s.exited
-	// A child that has not fully ended still uses the shared memory, and the next start would refuse it.
+	// A child that has not fully ended still uses the shared memory, so the next start would fail.
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(stopTimeout); slices.ContainsFunc(children, running) && time.Now().Before(deadline); {
@@ -129,7 +132,8 @@ func (s *Server) Kill() {
 	}
 }
 
-// childrenOf lists a process's children if the system has /proc; otherwise they end by themselves when they notice.
+// childrenOf lists a process's children if the system has /proc. On other systems the children end by themselves when
+// they notice the loss of their parent.
 func childrenOf(pid int) (children []int) {
 	list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	for field := range strings.FieldsSeq(string(list)) {
@@ -173,7 +177,7 @@ func (s *Server) ready(ctx context.Context) error {
 
 // binaries finds the directory of the newest installed server.
 func binaries() (string, error) {
-	installed, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres") // the pattern is well formed
+	installed, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres") // the pattern is valid
 	version := func(path string) int {
 		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path))))
 		return n
@@ -192,7 +196,7 @@ func binaries() (string, error) {
 	return filepath.Dir(path), nil
 }
 
-// unprivileged returns the user that the server runs as; nil for the current user.
+// unprivileged returns the user for running the server; nil for the current user.
 func unprivileged() *syscall.Credential {
 	if os.Geteuid() != 0 {
 		return nil
@@ -216,8 +220,8 @@ func attributes(owner *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: owner, Setpgid: true}
 }
 
-// initialise creates a cluster in data unless there is one. A stale pid file of a killed server does not prevent its next
-// start: PostgreSQL sees that the process is gone.
+// initialise creates a database cluster in data unless there is one. A killed server leaves a pid file, which does not
+// prevent its next start: PostgreSQL sees that the process no longer exists.
 func initialise(ctx context.Context, bin, data string, owner *syscall.Credential) error {
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
 		return nil
@@ -229,14 +233,14 @@ func initialise(ctx context.Context, bin, data string, owner *syscall.Credential
 		if err := os.Chown(data, int(owner.Uid), int(owner.Gid)); err != nil {
 			return fmt.Errorf("give PostgreSQL its directory: %w", err)
 		}
-		// The directories above must be accessible for its user; temporary directories of tests are not.
+		// The server's user needs access to the directories above; temporary directories of tests do not allow it.
 		for dir := filepath.Dir(data); dir != filepath.Dir(dir) && within(dir, os.TempDir()); dir = filepath.Dir(dir) {
 			if info, err := os.Stat(dir); err == nil {
 				_ = os.Chmod(dir, info.Mode().Perm()|0o011)
 			}
 		}
 	}
-	// --no-sync spares a second; the cluster is made durable by the server's first checkpoint.
+	// --no-sync saves a second; the server's first checkpoint makes the cluster durable.
 	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", superuser, "--auth=trust",
 		"--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	initdb.SysProcAttr = attributes(owner)
@@ -253,8 +257,8 @@ func within(dir, root string) bool {
 	return err == nil && filepath.IsLocal(rel) && rel != "."
 }
 
-// portOf returns the port that the server in dir had before, so that its URL stays the same over restarts, or a free one
-// for a new server.
+// portOf returns the previous port of the server in dir, so that its URL stays the same over restarts, or a free port for
+// a new server.
 func portOf(ctx context.Context, dir string) (int, error) {
 	path := filepath.Join(dir, "port")
 	if text, err := os.ReadFile(path); err == nil {
@@ -267,8 +271,8 @@ func portOf(ctx context.Context, dir string) (int, error) {
 	return port, os.WriteFile(path, strconv.AppendInt(nil, int64(port), 10), 0o600)
 }
 
-// freePort finds a port that no process listens on. Another process may take it first: then the server fails to start and
-// reports that.
+// freePort finds a port on which no process listens. Another process may take the port before the server does; the server
+// then fails to start and reports it.
 func freePort(ctx context.Context) (int, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package process is the shell around a service: settings that all services share, telemetry, the gRPC server, the admin
-// server, signals, and an end in order. A main says what is inside:
+// Package process runs a service with the parts that all services share: settings, telemetry, the gRPC server, the admin
+// server, signals, and an orderly shutdown. A main function assembles the service:
 //
 //	process.Main("runnel-history", cfg.Config, func(ctx context.Context, p *process.Process) error {
 //		store, err := history.Open(ctx, …)
@@ -12,7 +12,7 @@
 //		return nil
 //	})
 //
-// It knows no service. What a service needs besides (a broker, a store, a verifier of tokens) is made in its own main.
+// It does not depend on any service. Each main makes the other parts that its service needs (a broker, a store, a verifier of tokens).
 package process
 
 import (
@@ -35,7 +35,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Config contains the settings that every service has. The defaults of the addresses come from the embedding struct.
+// Config contains the settings that every service has. The embedding struct sets the default addresses.
 type Config struct {
 	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc."`
 	Admin     telemetry.AdminConfig `embed:"" prefix:"admin."`
@@ -45,21 +45,21 @@ type Config struct {
 // flushTime is the time limit for exporting the last spans.
 const flushTime = 3 * time.Second
 
-// Process is a process that is being assembled, and then runs.
+// Process is a process during assembly and while it runs.
 type Process struct {
-	// Telemetry, Server and Admin exist from the start. Services are registered, and pages added, during assembly.
+	// Telemetry, Server and Admin exist from the start. The assembly registers services and adds pages.
 	Telemetry *telemetry.Telemetry
 	Server    *rpc.Server
 	Admin     *telemetry.Admin
 
 	cfg    Config
-	checks map[string]telemetry.Check // the admin server has it, and reads it when it runs
+	checks map[string]telemetry.Check // shared with the admin server, which reads it when it runs
 	runs   []func(context.Context) error
 	ends   []func() error
 }
 
-// Main runs a service until the process receives a stop signal, and exits: with 0 if all went well, else with 1 and the
-// reason on standard error.
+// Main runs a service until the process receives a stop signal, and exits. The exit status is 0 after an orderly end.
+// Otherwise it is 1, and the reason is printed on standard error.
 func Main(name string, cfg Config, assemble func(context.Context, *Process) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := Run(ctx, name, cfg, os.Stderr, assemble)
@@ -70,7 +70,7 @@ func Main(name string, cfg Config, assemble func(context.Context, *Process) erro
 	}
 }
 
-// Run is Main without signals and exit; the log goes to log. It returns when ctx has ended, or a part has failed, and
+// Run is Main without signals and exit. It writes the log to log. It returns after ctx has ended, or a part has failed, and
 // everything that was started has stopped.
 //
 //	assemble ──▶ run ──ctx ends──▶ unready ──▶ what the service runs ends ──▶ gRPC and admin server end ──▶ AtEnd
@@ -81,7 +81,7 @@ func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble f
 		return fmt.Errorf("start telemetry: %w", err)
 	}
 	begun := time.Now()
-	p.AtEnd(func() error { // the last
+	p.AtEnd(func() error { // the last function to be called
 		if err == nil {
 			p.Telemetry.Log.Info("stopped", "version", buildinfo.Read().Version(), "ran", time.Since(begun).Round(time.Second).String())
 		}
@@ -89,8 +89,8 @@ func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble f
 		defer cancel()
 		return p.Telemetry.Shutdown(flush)
 	})
-	// Both listen from here on, so that a used port is detected first; a service that cannot be assembled ends with the
-	// process.
+	// Listen here, so that a port in use is detected first. If the assembly fails, the process ends and so does the
+	// listener.
 	if p.Server, err = rpc.NewServer(cfg.RPC, p.Telemetry); err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble f
 	return p.run(ctx)
 }
 
-// run runs the two servers until after the service has ended: a draining service can still be inspected.
+// run keeps both servers running until the service has ended, so that a draining service can still be inspected.
 func (p *Process) run(ctx context.Context) error {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
@@ -113,7 +113,7 @@ func (p *Process) run(ctx context.Context) error {
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	context.AfterFunc(behind, stop) // if one server fails, everything is stopped
+	context.AfterFunc(behind, stop) // if a server fails, everything stops
 	service, ctx := errgroup.WithContext(ctx)
 	for _, run := range p.runs {
 		service.Go(func() error { return run(ctx) })
@@ -128,18 +128,18 @@ func (p *Process) run(ctx context.Context) error {
 	return errors.Join(err, servers.Wait())
 }
 
-// Go adds a function that runs as long as the process; it must return soon after its context has ended. When one fails, all
-// are stopped.
+// Go adds a function that runs as long as the process. It must return soon after its context has ended. If a function
+// returns an error, all functions are stopped.
 func (p *Process) Go(run func(context.Context) error) { p.runs = append(p.runs, run) }
 
-// AtEnd adds a function that is called when nothing runs any more, last added first.
+// AtEnd adds a function that is called after everything else has ended. The function added last is called first.
 func (p *Process) AtEnd(end func() error) { p.ends = append(p.ends, end) }
 
-// Check adds a condition of readiness.
+// Check adds a condition for readiness.
 func (p *Process) Check(name string, check telemetry.Check) { p.checks[name] = check }
 
-// StatusPage puts the page at the root of the admin server. The page gets the process's readiness, metrics and log, and shows the
-// circuit breakers of its calls after the tables of the service.
+// StatusPage serves a status page at the root of the admin server. The page shows the process's readiness, metrics and
+// log. After the service's own tables it shows the circuit breakers of the process's calls.
 func (p *Process) StatusPage(cfg statuspage.Config) {
 	cfg.Health, cfg.Gatherer, cfg.Log = p.Admin.Health, p.Telemetry.Registry, p.Telemetry.Log
 	cfg.Version = buildinfo.Read().Version()
@@ -149,7 +149,8 @@ func (p *Process) StatusPage(cfg statuspage.Config) {
 	p.Go(page.Run)
 }
 
-// Dial makes a connection to another service, with the certificate that the process serves with. It is closed at the end.
+// Dial makes a connection to another service. It presents the certificate with which the process also serves. The process
+// closes the connection at its end.
 func (p *Process) Dial(address string, service rpc.Role) (grpc.ClientConnInterface, error) {
 	conn, err := rpc.Dial(address, rpc.ClientConfig{Service: service, TLS: p.cfg.RPC.TLS}, p.Telemetry)
 	if err != nil {

@@ -6,14 +6,14 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
-// Unit is what a limit counts.
+// Unit is the unit of a limit.
 type Unit string
 
 // The units.
 const (
 	Bytes Unit = "bytes"
 	Items Unit = "items"
-	// Number is a value that is compared, not counted.
+	// Number is a value that is compared, and counts nothing.
 	Number Unit = "number"
 )
 
@@ -22,9 +22,9 @@ type Part string
 
 // The parts.
 const (
-	// Gateway checks before it accepts a request.
+	// Gateway checks the limit before it accepts a request.
 	Gateway Part = "gateway"
-	// Delivery checks when it decides the command, because the answer depends on the conversation.
+	// Delivery checks the limit when it decides the command, because the result depends on the conversation.
 	Delivery Part = "delivery"
 )
 
@@ -35,11 +35,11 @@ type Limit struct {
 	Value uint64
 	Unit  Unit
 	By    Part
-	// Error is the code with which a request that breaks the limit is refused; ERROR_CODE_UNSPECIFIED for none.
+	// Error is the error code for a request that exceeds the limit; ERROR_CODE_UNSPECIFIED if there is none.
 	Error conversationv1.ErrorCode
-	// Close is the code with which the connection is closed as well; 0 for none.
+	// Close is the code with which the connection is also closed; 0 if it is not closed.
 	Close errcode.CloseCode
-	// Doc is one sentence.
+	// Doc is a one-sentence description.
 	Doc string
 }
 

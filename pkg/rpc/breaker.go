@@ -15,30 +15,31 @@ import (
 )
 
 const (
-	// The breaker opens if at least half of the calls that ended in the last few seconds failed, and there were more than a few such
-	// calls.
+	// breakerWindow is the time window for the failure rate. The breaker opens if at least half of the calls that ended
+	// in the window failed, and if there were more than a few calls.
 	breakerWindow = 4 * time.Second
 	breakerShare  = 0.5
 	breakerLeast  = 20
-	// breakerPause and probeTimeout together limit how long a service counts as down after it has recovered to 3 s: a probe call may
-	// hang as the earlier calls did, and then another probe is made.
+	// breakerPause and probeTimeout together bound the time for which a recovered service still counts as down to 3 s. A
+	// probe call may hang like the earlier calls; after probeTimeout another probe is made.
 	breakerPause = 500 * time.Millisecond
 	probeTimeout = 2 * time.Second
 )
 
-// breaker wraps every call of one connection: it sets deadlines, limits the calls in flight, and stops calls to a service that
-// fails or hangs, so that callers get an error at once and the service can recover. It does so for each method separately:
-// failing reads, of which there may be too many, must not block commits and leases that the service could still carry out.
+// breaker wraps every call of one connection. It sets deadlines, limits the calls in flight, and stops calls to a service
+// that fails or hangs. Callers then get an error at once, and the service can recover. Each method has a separate
+// breaker: failing reads, of which there may be very many, must not block commits and leases that the service could still
+// carry out.
 type breaker struct {
 	service  string
 	cfg      ClientConfig
 	tel      *telemetry.Telemetry
 	inflight prometheus.Gauge
-	// open and full count calls that were not made.
+	// open and full count the calls that were not made.
 	open, full prometheus.Counter
 
 	mu    sync.Mutex
-	gates map[string]*gate // by method; a program calls only a few
+	gates map[string]*gate // by method; a program calls only a few methods
 }
 
 // gate is the breaker's state for one method.
@@ -77,7 +78,7 @@ func (b *breaker) gate(method string) *gate {
 	return g
 }
 
-// state is the state of the method in the worst state.
+// state returns the worst state of all methods.
 func (b *breaker) state() circuitbreaker.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,8 +95,8 @@ func (b *breaker) state() circuitbreaker.State {
 	return worst
 }
 
-// errOpen and errFull mean that a call was not made, so they are not an answer of the service. errSlow means that a probe
-// call has no answer yet.
+// errOpen and errFull mean that a call was not made; they are not answers of the service. errSlow means that a probe call
+// is not answered yet.
 var (
 	errSlow = status.Error(codes.DeadlineExceeded, "no answer yet")
 	errOpen = status.Error(codes.Unavailable, "the service failed too often just now; it is tried again in a moment")
@@ -121,7 +122,8 @@ func (b *breaker) unary(ctx context.Context, method string, request, reply any, 
 	}
 	defer leave()
 	if call.tries {
-		// The call keeps its caller's deadline, because a slow service is not down. But other probes are allowed meanwhile.
+		// The call keeps its caller's deadline, because a slow service is not down. But after probeTimeout, other probes
+		// are allowed.
 		impatience := time.AfterFunc(probeTimeout, func() { g.ended(call, errSlow) })
 		defer impatience.Stop()
 	}
@@ -140,7 +142,7 @@ func (b *breaker) limit(ctx context.Context, wait time.Duration) (context.Contex
 	return context.WithTimeout(ctx, b.cfg.Timeout+wait)
 }
 
-// enter takes a slot among the calls in flight. A probe call needs none: hanging calls may hold all slots.
+// enter takes a slot among the calls in flight. A probe call needs no slot, because hanging calls may hold all slots.
 func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(), err error) {
 	if call.tries {
 		return func() {}, nil
@@ -148,7 +150,7 @@ func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(
 	if !g.bulkhead.enter(ctx) {
 		return nil, b.notEntered(ctx)
 	}
-	if g.isOpen() { // measured from when it began to wait
+	if g.isOpen() { // the circuit opened while the call waited for a slot
 		g.bulkhead.leave()
 		b.open.Inc()
 		return nil, errOpen

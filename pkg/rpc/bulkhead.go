@@ -14,14 +14,15 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// queueFactor is how many calls may wait for each call that may be in flight, and queueTime how long: a burst is served in turn,
-// and a queue that only grows is refused.
+// queueFactor is how many calls may wait per call that may be in flight. queueTime is how long a call may wait. A burst
+// is served in turn; if the queue only grows, calls are refused.
 const (
 	queueFactor = 8
 	queueTime   = time.Second
 )
 
-// bulkhead limits the calls in flight. Further calls wait for a short time; calls beyond the queue are refused at once.
+// bulkhead limits the calls in flight. Further calls wait for a short time in a queue. If the queue is full, calls are
+// refused at once.
 type bulkhead struct {
 	slots    chan struct{}
 	waiting  atomic.Int64
@@ -32,7 +33,7 @@ func newBulkhead(size int, inflight prometheus.Gauge) *bulkhead {
 	return &bulkhead{slots: make(chan struct{}, size), inflight: inflight}
 }
 
-// enter takes a slot, which leave releases. It returns false if it got none.
+// enter takes a slot; leave releases it. It returns false if it got no slot.
 func (b *bulkhead) enter(ctx context.Context) bool {
 	select {
 	case b.slots <- struct{}{}:
@@ -67,18 +68,18 @@ func (b *bulkhead) leave() {
 	b.inflight.Dec()
 }
 
-// inflightGauge counts calls in flight: on the client side by called service, on the server side without that label.
+// inflightGauge returns the gauge of the calls in flight. On the client side it has the called service as a label.
 func inflightGauge(tel *telemetry.Telemetry, side, service string) prometheus.Gauge {
 	return register(tel.Registry, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "runnel_rpc_inflight", Help: "Calls under way: side client by the service called, side server by the service that answers.",
 	}, []string{"side", "service"})).WithLabelValues(side, service)
 }
 
-// handlers limits the calls that a server handles at once, for each method separately: a flood of reads must not block the
-// renewal of a lease.
+// handlers limits the calls that a server handles at once, separately for each method: a flood of reads must not block
+// the renewal of a lease.
 type handlers struct {
 	size    int
-	methods map[string]*bulkhead // written before the first call only
+	methods map[string]*bulkhead // written only before the first call
 	tel     *telemetry.Telemetry
 }
 
@@ -92,11 +93,11 @@ func (h *handlers) add(desc *grpc.ServiceDesc) {
 
 func (h *handlers) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	b := h.methods[info.FullMethod]
-	if b == nil { // gRPC's own services
+	if b == nil { // the method belongs to gRPC's own services
 		return handle(ctx, request)
 	}
 	if !b.enter(ctx) {
-		// Not RESOURCE_EXHAUSTED, which means that the request is too large: callers must not blame their request for this refusal.
+		// Not RESOURCE_EXHAUSTED: that code tells callers that their request is too large.
 		return nil, status.Error(codes.Unavailable, "too many calls at once; try again later")
 	}
 	defer b.leave()

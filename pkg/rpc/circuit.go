@@ -17,15 +17,15 @@ import (
 //	  │                                   └──────────────────┘                       │
 //	  └──────────────────────────────────────────────────────────────────────────────┘
 type circuit struct {
-	mu      sync.Mutex // held around everything in breaker that changes the state, so that a state and the calls it admits are seen together
+	mu      sync.Mutex // held around everything in breaker that changes the state, so that a state is consistent with the calls that it admits
 	breaker circuitbreaker.CircuitBreaker[any]
-	changes uint64    // time of the last change of the state
+	changes uint64    // number of changes of the state
 	asked   time.Time // when a call was last requested while the circuit was not closed
 }
 
 // attempt is an admitted call.
 type attempt struct {
-	began uint64 // number of state changes at that time: a call from before the last change says nothing about the present state
+	began uint64 // number of state changes when the call began; if the state changed since, the result says nothing about the present state
 	tries bool   // this call probes whether the service has recovered
 }
 
@@ -62,27 +62,28 @@ func (c *circuit) admit() (attempt, bool) {
 	return attempt{c.changes, tries}, admitted
 }
 
-// ended records the outcome of a call. If there are several for one call, the first one counts, and also a late answer.
+// ended records the outcome of a call. If there are several outcomes for one call, the first one counts. If the service
+// answers a slow probe later, that answer counts too.
 func (c *circuit) ended(call attempt, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.changes != call.began:
 		if call.tries && !isFailure(err) && !isCanceled(err) {
-			c.breaker.Close() // slow, but not down
+			c.breaker.Close() // the service is slow, but not down
 		}
 	case isFailure(err):
 		c.breaker.RecordFailure()
 	case !isCanceled(err):
 		c.breaker.RecordSuccess()
-	case call.tries: // the caller cancelled, which proves nothing; but another probe is needed then
+	case call.tries: // the caller cancelled, which proves nothing; another probe is needed
 		c.breaker.RecordFailure()
 	}
 }
 
 func (c *circuit) isOpen() bool { return c.breaker.IsOpen() }
 
-// state returns the state for operators: a method that failed and has not been called since is not reported as a problem.
+// state returns the state for operators. A method that failed and was not called since is not reported as a problem.
 func (c *circuit) state() circuitbreaker.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,7 +93,8 @@ func (c *circuit) state() circuitbreaker.State {
 	return c.breaker.State()
 }
 
-// isFailure reports whether an error means that the service is down, hangs or is overloaded. Any other error is an answer.
+// isFailure reports whether an error means that the service is down, hangs or is overloaded. All other errors are answers
+// of the service.
 func isFailure(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded:

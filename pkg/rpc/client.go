@@ -19,11 +19,11 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// roundRobin spreads calls over all addresses of the target; by default gRPC uses only the first.
+// roundRobin distributes calls over all addresses of the target; by default gRPC uses only the first address.
 const roundRobin = `{"loadBalancingConfig":[{"round_robin":{}}]}`
 
-// reconnect uses short delays, because the other side is usually being replaced, and few clients reconnect at once: only the
-// services themselves.
+// reconnect uses short delays. Usually the other side is just being replaced, and only the few services reconnect at
+// once.
 var reconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 	MinConnectTimeout: 2 * time.Second,
@@ -31,15 +31,15 @@ var reconnect = grpc.ConnectParams{
 
 // ClientConfig configures calls to one service.
 type ClientConfig struct {
-	// Service is the role of the called service: its certificate must prove this role, and metrics and logs use it as a name.
-	// Required.
+	// Service is the role of the called service. Its certificate must prove this role. Metrics and logs use the role as a
+	// name. Required.
 	Service Role
 	// TLS is the certificate to present and the authorities to trust. Defaults to none: the connection is not encrypted.
 	TLS certs.Config
-	// Timeout is for calls whose context has no deadline. Defaults to 10 s.
+	// Timeout is the time limit of calls whose context has no deadline. Defaults to 10 s.
 	Timeout time.Duration
-	// MaxInFlight limits the calls of each method in flight. Further calls wait for a short time, and are refused with UNAVAILABLE
-	// if too many wait. Defaults to 512.
+	// MaxInFlight limits the calls in flight of each method. Further calls wait for a short time. If too many calls wait,
+	// they are refused with UNAVAILABLE. Defaults to 512.
 	MaxInFlight int
 }
 
@@ -53,10 +53,10 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	return c
 }
 
-// Dial creates a connection to a service; target is host:port, or any form that gRPC supports, such as dns:///history:9000 for
-// all addresses behind a name. It connects in the background, so the service may start later; until then calls fail with
-// UNAVAILABLE at once. If too many calls of a method have failed, its calls also fail with UNAVAILABLE for a moment: see breaker.
-// The caller closes the connection.
+// Dial creates a connection to a service. target is host:port, or any form that gRPC supports, such as
+// dns:///history:9000 for all addresses behind a name. Dial connects in the background, so the service may start later;
+// until then calls fail at once with UNAVAILABLE. If too many calls of a method have failed, its calls also fail with
+// UNAVAILABLE for a moment: see breaker. The caller closes the connection.
 func Dial(target string, cfg ClientConfig, tel *telemetry.Telemetry, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 	cfg = cfg.withDefaults()
 	transport, err := clientTransport(cfg, tel)
@@ -66,7 +66,7 @@ func Dial(target string, cfg ClientConfig, tel *telemetry.Telemetry, extra ...gr
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultServiceConfig(roundRobin),
-		grpc.WithDisableServiceConfig(), // a TXT record must not change how the services talk
+		grpc.WithDisableServiceConfig(), // a DNS TXT record must not change the configuration of the services
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(
@@ -99,8 +99,8 @@ func clientTransport(cfg ClientConfig, tel *telemetry.Telemetry) (credentials.Tr
 	return mutual{bundle: bundle, service: cfg.Service}, nil
 }
 
-// traced configures OpenTelemetry's handlers without its globals. Metrics come from observer instead; gRPC's own services, which
-// probes call constantly, create no traces.
+// traced configures OpenTelemetry's handlers without global variables. Metrics come from observer instead. gRPC's own
+// services, which probes call constantly, create no traces.
 func traced(tel *telemetry.Telemetry) []otelgrpc.Option {
 	return []otelgrpc.Option{
 		otelgrpc.WithTracerProvider(tel.TracerProvider),

@@ -8,9 +8,9 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 )
 
-// codec encodes protobuf like gRPC's own codec, but uses the generated vtproto code if a message has it: that is two to three
-// times as fast. Messages without it (health, reflection) use the standard code. The codec is passed to servers and connections
-// as an option and never registered, so nothing else in the process changes.
+// codec encodes protobuf like gRPC's own codec, but uses the generated vtproto code of a message, which is two to three
+// times as fast. Messages without vtproto code (health, reflection) use the standard code. The codec is passed to servers
+// and connections as an option and never registered, so it changes nothing else in the process.
 type codec struct{}
 
 // vtMessage is the interface that the vtproto generator implements.
@@ -21,7 +21,7 @@ type vtMessage interface {
 	Reset()
 }
 
-// Name returns the name of gRPC's codec: the bytes are the same.
+// Name returns the name of gRPC's own codec, because the encoding is the same.
 func (codec) Name() string { return proto.Name }
 
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -48,7 +48,7 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buffer.Free() // decoding copies the data that it keeps
+	defer buffer.Free() // decoding copies the data that the message keeps
 	switch message := v.(type) {
 	case vtMessage:
 		message.Reset() // UnmarshalVT alone would merge into the existing content

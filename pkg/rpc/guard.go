@@ -18,8 +18,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// guard admits a call if the policy names a role of the caller. Without TLS callers have no roles: then it admits every caller
-// that can reach the server's address, except that operators' methods can be called only from this machine.
+// guard admits a call if the policy allows one of the caller's roles. Without TLS, callers have no roles. Then it admits
+// every caller that can reach the server's address, except that operators' methods can be called only from this machine.
 type guard struct {
 	mutual  bool
 	policy  Policy
@@ -36,7 +36,7 @@ func newGuard(mutual bool, tel *telemetry.Telemetry) *guard {
 	}
 }
 
-// add creates the counters of a service's methods, so that an alert sees the first refusal as a change.
+// add creates the counters of a service's methods with the value 0, so that an alert sees the first refusal as a change.
 func (g *guard) add(desc *grpc.ServiceDesc) {
 	for _, m := range desc.Methods {
 		g.refused.WithLabelValues(fullMethod(desc, m.MethodName))
@@ -77,8 +77,9 @@ func (g *guard) allows(ctx context.Context, method string) bool {
 	})
 }
 
-// ActsAs reports whether the caller of a method has one of some roles. Callers without a certificate have all: they are in this
-// process, or the server was configured without TLS. It is for methods that several roles may call, with different rights.
+// ActsAs reports whether the caller of a method has one of the given roles. Callers without a certificate have all roles:
+// they are in this process, or the server was configured without TLS. It is for methods that several roles may call with
+// different rights.
 func ActsAs(ctx context.Context, roles ...Role) bool {
 	certificate := certificateOf(ctx)
 	return certificate == nil || slices.ContainsFunc(roles, func(role Role) bool { return slices.Contains(certificate.DNSNames, string(role)) })
@@ -107,7 +108,7 @@ func isLoopback(address net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// Caller identifies the caller, for logs: the names in the certificate, URIs first, or else the caller's address.
+// Caller identifies the caller for logs: by the names in the certificate, URIs first, or by the caller's address.
 func Caller(ctx context.Context) string {
 	if certificate := certificateOf(ctx); certificate != nil {
 		names := make([]string, 0, len(certificate.URIs)+len(certificate.DNSNames))

@@ -25,14 +25,14 @@ import (
 //	historyv1.RegisterHistoryServiceServer(inproc, server)
 //	client := historyv1.NewHistoryServiceClient(inproc)
 //
-// Errors, metadata, metrics and traces are those of a call over the network. Three things differ. A message is passed as a
+// Errors, metadata, metrics and traces are the same as in a call over the network. Three things differ. A message is passed as a
 // shallow copy: each side has its own struct, but both share the lists, bytes and messages in it, so neither side may change
 // those afterwards, and a client may not reuse them. A call returns when its handler returns, so the handler must observe the
 // context; the context's values are the caller's. And there are no streams, no headers or trailers in answers and no call
 // options.
 type Inproc struct {
 	observer *observer
-	tracer   trace.Tracer // nil when there are no traces
+	tracer   trace.Tracer // nil if there are no traces
 	methods  map[string]inprocMethod
 	// contents are the results of contentOf by type: few, and never removed.
 	contents sync.Map
@@ -57,19 +57,19 @@ func NewInproc(tel *telemetry.Telemetry) *Inproc {
 	return i
 }
 
-// Allow does nothing: a process may call itself without restriction.
+// Allow does nothing, because a process may call its own services without restriction.
 func (i *Inproc) Allow(Policy) {}
 
-// RegisterService adds a service; all services are added before the first call. Like gRPC's, it panics on a programming error: a
-// service that is registered already, or an implementation that lacks a method.
+// RegisterService adds a service. All services must be added before the first call. Like gRPC's RegisterService, it
+// panics on a programming error: a service that is already registered, or an implementation that lacks a method.
 func (i *Inproc) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	if want := reflect.TypeOf(desc.HandlerType).Elem(); !reflect.TypeOf(impl).Implements(want) {
-		panic(fmt.Sprintf("rpc: %T does not implement %v", impl, want)) //nolint:forbidigo // as gRPC: the interface has no error
+		panic(fmt.Sprintf("rpc: %T does not implement %v", impl, want)) //nolint:forbidigo // like gRPC: the interface returns no error
 	}
 	for _, m := range desc.Methods {
 		name := fullMethod(desc, m.MethodName)
 		if _, twice := i.methods[name]; twice {
-			panic("rpc: " + name + " is registered twice") //nolint:forbidigo // as gRPC: the interface has no error
+			panic("rpc: " + name + " is registered twice") //nolint:forbidigo // like gRPC: the interface returns no error
 		}
 		i.methods[name] = inprocMethod{m.Handler, impl}
 	}
@@ -107,14 +107,14 @@ func (i *Inproc) call(ctx context.Context, m inprocMethod, request, reply any) e
 	return i.handOver(reply, answer)
 }
 
-// NewStream returns an error: no service that runs in one process needs streams yet.
+// NewStream returns an error: no service in the process needs streams yet.
 func (i *Inproc) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
 	return nil, status.Error(codes.Unimplemented, "streams are not supported within a process")
 }
 
-// crossOver derives the handler's context from the caller's: the caller's outgoing metadata becomes the handler's incoming
-// metadata. The metadata that the caller itself received is not passed on, and neither is its outgoing metadata beyond the
-// handler.
+// crossOver derives the handler's context from the caller's. The caller's outgoing metadata becomes the handler's
+// incoming metadata. Metadata that the caller itself received is not passed on. The handler's own calls do not inherit
+// the caller's outgoing metadata.
 func crossOver(ctx context.Context) context.Context {
 	sent, sends := metadata.FromOutgoingContext(ctx)
 	_, received := metadata.FromIncomingContext(ctx)

@@ -9,11 +9,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// longPoll is a request that the service may leave unanswered for the time in the request, until there is something to return.
-// Any request with a field wait_ms is one if the field is set.
+// longPoll is a request that the service may leave unanswered for the time in the request, until it has something to
+// return. Every request whose field wait_ms is set is a long poll.
 type longPoll interface{ GetWaitMs() uint32 }
 
-// waitOf returns how long a service may leave a request unanswered on purpose; 0 if it is not a long poll.
+// waitOf returns how long the service may leave a request unanswered; 0 if the request is not a long poll.
 func waitOf(request any) time.Duration {
 	if poll, ok := request.(longPoll); ok {
 		return time.Duration(poll.GetWaitMs()) * time.Millisecond
@@ -21,8 +21,9 @@ func waitOf(request any) time.Duration {
 	return 0
 }
 
-// poll makes a long poll. It passes the bulkhead of its method, but not the circuit: after a failure a circuit admits a single
-// call, and all others would have to wait until that long poll returns. Pollers are few, and pause after an error.
+// poll makes a long poll. It uses the bulkhead of its method, but not the circuit: after a failure the circuit admits
+// only one call, and all other calls would wait until that long poll returns. There are few pollers, and they pause after
+// an error.
 func (b *breaker) poll(ctx context.Context, g *gate, wait time.Duration, invoke func(context.Context) error) error {
 	if !g.bulkhead.enter(ctx) {
 		return b.notEntered(ctx)
@@ -36,9 +37,9 @@ func (b *breaker) poll(ctx context.Context, g *gate, wait time.Duration, invoke 
 // errStopping is the answer to a long poll when the server stops.
 var errStopping = status.Error(codes.Unavailable, "the service is being stopped; try again")
 
-// polls ends long polls when the server stops: otherwise they would delay the stop.
+// polls ends long polls when the server stops, because they would delay the stop.
 type polls struct {
-	stopping context.Context //nolint:containedctx // it ends when the server begins to stop, which no call's context tells
+	stopping context.Context //nolint:containedctx // ends when the server begins to stop, which the contexts of calls do not show
 	stop     context.CancelFunc
 }
 

@@ -16,19 +16,19 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// errInternal is the only error that a caller sees of a defect; the log contains the details.
+// errInternal is the error that callers get for a defect; the log contains the details.
 var errInternal = status.Error(codes.Internal, "internal error")
 
-// observer sits between the transport and the services: it counts and times calls. Panics, and errors without a gRPC code (which
-// may quote SQL or host names), must not reach the caller: they become one log line and INTERNAL.
+// observer is between the transport and the services. It counts and times calls. Panics, and errors without a gRPC code
+// (which may quote SQL or host names), must not reach the caller: observer logs them and returns INTERNAL.
 type observer struct {
 	log     *slog.Logger
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
-	methods map[string]method // written by add only, before the first call
+	methods map[string]method // written only by add, before the first call
 }
 
-// method holds the metrics of one method, looked up once.
+// method holds the metrics of one method. They are looked up once.
 type method struct {
 	ok      prometheus.Counter
 	seconds prometheus.Observer
@@ -48,7 +48,7 @@ func newObserver(tel *telemetry.Telemetry) *observer {
 	}
 }
 
-// register adds a collector, or returns the existing one: a process may have several servers and one registry.
+// register adds a collector, or returns the existing one. A process may have several servers that share a registry.
 func register[C prometheus.Collector](registry *prometheus.Registry, collector C) C {
 	var taken prometheus.AlreadyRegisteredError
 	if err := registry.Register(collector); errors.As(err, &taken) {
@@ -102,7 +102,7 @@ func (o *observer) stream(service any, stream grpc.ServerStream, info *grpc.Stre
 
 func (o *observer) count(name string, took time.Duration, err error) {
 	m, known := o.methods[name]
-	if !known { // gRPC's own services
+	if !known { // the method belongs to gRPC's own services
 		return
 	}
 	m.seconds.Observe(took.Seconds())

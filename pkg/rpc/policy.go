@@ -6,10 +6,10 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Role is the role of a process towards other processes. A DNS name in its certificate proves it.
+// Role is the role of a process when it communicates with other processes. A DNS name in its certificate proves the role.
 type Role string
 
-// The roles. A certificate may contain several.
+// The roles. A certificate may contain several roles.
 const (
 	RoleGateway  Role = "runnel-gateway"
 	RoleDelivery Role = "runnel-delivery"
@@ -19,15 +19,15 @@ const (
 	// RoleService is the role of internal services that send on behalf of users, or read committed events.
 	RoleService Role = "runnel-service"
 
-	// RoleAny stands for every caller with a valid certificate.
+	// RoleAny is the role of every caller with a valid certificate.
 	RoleAny Role = "*"
 )
 
-// Policy defines which roles may call which methods. A method without an entry cannot be called, and a server that serves such a
-// method does not start. Each service has its own policy, next to its implementation.
+// Policy defines which roles may call which methods. A method without an entry cannot be called, and a server with such a
+// method does not start. Each service defines its own policy, next to its implementation.
 type Policy map[string][]Role
 
-// For returns the policy of the methods of one service, given by their names.
+// For returns the policy for the methods of one service; methods contains the roles by method name.
 func For(desc *grpc.ServiceDesc, methods map[string][]Role) Policy {
 	policy := make(Policy, len(methods))
 	for method, roles := range methods {
@@ -36,7 +36,7 @@ func For(desc *grpc.ServiceDesc, methods map[string][]Role) Policy {
 	return policy
 }
 
-// own is the policy of gRPC's own services.
+// own returns the policy of gRPC's own services.
 func own() Policy {
 	return Policy{
 		"/grpc.health.v1.Health/Check": {RoleAny},
@@ -55,8 +55,9 @@ type Registrar interface {
 	Allow(policy Policy)
 }
 
-// adminService is for operators only, even without certificates: see guard.
+// adminService is the prefix of methods that only operators may call, even without certificates: see guard.
 const adminService = "/runnel.admin.v1.AdminService/"
 
-// isGRPC reports whether a method belongs to gRPC's own services, which are cheap and which probes call constantly.
+// isGRPC reports whether a method belongs to gRPC's own services. These methods are cheap, and probes call them
+// constantly.
 func isGRPC(method string) bool { return strings.HasPrefix(method, "/grpc.") }

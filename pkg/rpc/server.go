@@ -23,18 +23,19 @@ import (
 )
 
 const (
-	// maxStreams bounds the calls of one connection; further ones wait at the client.
+	// maxStreams limits the concurrent calls of one connection; further calls wait at the client.
 	maxStreams = 1000
-	// pingAfter and pingTimeout detect a peer that vanished without closing. gRPC does not ping more often than every 10 s.
+	// pingAfter and pingTimeout detect a peer that disappeared without closing the connection. gRPC does not ping more
+	// often than every 10 s.
 	pingAfter, pingTimeout = 10 * time.Second, 5 * time.Second
-	// gRPC's default would keep an unauthenticated peer for two minutes.
+	// gRPC's default keeps an unauthenticated peer for two minutes.
 	defaultHandshakeTimeout = 5 * time.Second
 	defaultStopTimeout      = 5 * time.Second
 	defaultMaxInFlight      = 512
-	// maxHeaderListSize bounds the metadata of a call. gRPC's default is 16 MiB.
+	// maxHeaderListSize limits the metadata of a call. gRPC's default is 16 MiB.
 	maxHeaderListSize = 16 << 10
-	// maxConnectionAge makes clients reconnect from time to time, without losing a call: they resolve names again, find servers that
-	// were added, and present their current certificate.
+	// maxConnectionAge makes clients reconnect from time to time, without losing a call. They then resolve names again,
+	// find new servers, and present their current certificate.
 	maxConnectionAge = 10 * time.Minute
 )
 
@@ -44,11 +45,11 @@ type ServerConfig struct {
 	Listen string `help:"Address of the gRPC server. If other machines can reach it, the TLS settings are required." default:"${rpc_listen=127.0.0.1:9000}"`
 	// TLS authenticates callers and the server. Defaults to none: no encryption, and no authentication of callers.
 	TLS certs.Config `embed:"" prefix:"tls."`
-	// Plaintext lets the server listen without TLS on an address that other machines can reach.
+	// Plaintext allows the server to listen without TLS on an address that other machines can reach.
 	Plaintext bool `help:"Serve other machines without TLS. Any caller that can reach the address may then read and write everything."`
-	// MaxInFlight limits the calls of one method that are handled at once. Defaults to 512.
+	// MaxInFlight limits the calls of one method that are handled at the same time. Defaults to 512.
 	MaxInFlight int `help:"Maximum number of calls of one method handled at once; further calls wait for a moment, then are refused." default:"512" range:"0..1000000"`
-	// StopTimeout is the time that calls in flight have to finish when the server is stopped. Defaults to 5 s.
+	// StopTimeout is how long calls in flight may continue when the server is stopped. Defaults to 5 s.
 	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s" range:"0,1ms..10m"`
 	// MaxSockets limits the open connections. Defaults to 0: an eighth of the descriptor limit, at most 512.
 	MaxSockets int `help:"Most connections of the gRPC server; 0 for an eighth of the descriptor limit, at most 512." default:"0" range:"0..1000000"`
@@ -74,7 +75,7 @@ func (c ServerConfig) Validate() error {
 	return nil
 }
 
-// exposed is the error of a server that other machines can reach, and that would not authenticate them.
+// exposed returns the error for a server that other machines can reach but that would not authenticate them.
 func (c ServerConfig) exposed() error {
 	return fmt.Errorf("gRPC server: %s can be reached by other machines, which nothing would ask who they are: "+
 		"set cert-file, key-file and ca-file under rpc.tls, or listen on 127.0.0.1, or say --rpc.plaintext where the network itself keeps strangers out", c.Listen)
@@ -92,7 +93,8 @@ type Server struct {
 	stopTimeout time.Duration
 }
 
-// NewServer listens at once, so that a port in use is detected before the service starts. Run serves, and closes the listener.
+// NewServer listens at once, so that a port in use is detected before the service starts. Run serves, and closes the
+// listener.
 func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerOption) (*Server, error) {
 	bundle, err := loadMutual(cfg.TLS, tel)
 	if err != nil {
@@ -113,7 +115,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		return nil, fmt.Errorf("gRPC server (--rpc.listen): %w", err)
 	}
 	if bundle == nil && !cfg.Plaintext && !isLoopback(listener.Addr()) {
-		_ = listener.Close() // the reason below matters more
+		_ = listener.Close() // the first error is returned
 		return nil, cfg.exposed()
 	}
 	if cfg.StopTimeout <= 0 {
@@ -137,7 +139,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(observer.unary, guard.unary, handlers.unary, polls.unary),
 		grpc.ChainStreamInterceptor(observer.stream, guard.stream),
-		grpc.WaitForHandlers(true), // so that no handler runs any more when Run returns
+		grpc.WaitForHandlers(true), // so that all handlers have ended when Run returns
 	}
 	if bundle != nil {
 		options = append(options, grpc.Creds(mutual{bundle: bundle}))
@@ -186,10 +188,10 @@ func (s *Server) checkPolicy() error {
 	return nil
 }
 
-// Close releases the address of a server that is not run. After Run it has no effect.
+// Close releases the address of a server that was not run. After Run it has no effect.
 func (s *Server) Close() { _ = s.listener.Close() }
 
-// Addr is the address that the server listens on.
+// Addr returns the address on which the server listens.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
 // SetServing sets the status that grpc.health.v1 reports, for the server as a whole and for each of its services.
@@ -201,12 +203,13 @@ func (s *Server) SetServing(serving bool) {
 	}
 }
 
-// Run serves until ctx ends. Then it reports itself as not serving, accepts no new calls, ends long polls, lets other calls in
-// flight finish within the stop timeout, cancels the rest and waits for them. It may be called once.
+// Run serves until ctx ends. Then it reports itself as not serving, accepts no new calls and ends long polls. It lets
+// other calls in flight finish within the stop timeout, cancels the remaining calls and waits for them. It may be called
+// once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.polls.stop()
 	if err := s.checkPolicy(); err != nil {
-		_ = s.listener.Close() // the reason above matters more
+		_ = s.listener.Close() // the first error is returned
 		return err
 	}
 	served := make(chan error, 1)
@@ -231,7 +234,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.grpc.Stop()
 		<-stopped
 	}
-	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // ErrServerStopped means that the server was stopped before it began
 		return fmt.Errorf("gRPC server: %w", err)
 	}
 	return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/statuspage"
 )
 
-// BreakerTable shows whether the process calls the services that it needs, as their circuit breakers decide. A process that calls
-// none has no such table.
+// BreakerTable shows, from the state of the circuit breakers, whether the process calls the services that it needs. If
+// the process calls no services, there is no table.
 func BreakerTable(gatherer prometheus.Gatherer) statuspage.Source {
 	return func(context.Context) (statuspage.Table, error) {
 		families, err := gatherer.Gather()
@@ -41,7 +41,8 @@ func BreakerTable(gatherer prometheus.Gatherer) statuspage.Source {
 
 const breakersTitle = "Calls to other services"
 
-// breakerTable marks the services that are not called. rejected counts the calls that were not made since the start.
+// breakerTable marks the services that are not called at the moment. rejected contains the number of calls that were not
+// made since the start.
 func breakerTable(states map[string]circuitbreaker.State, rejected map[string]float64) statuspage.Table {
 	if len(states) == 0 {
 		return statuspage.Table{}

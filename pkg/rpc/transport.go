@@ -11,18 +11,19 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// mutual is TLS in which both sides authenticate. It loads the certificates for each handshake, so replacing the files is enough
-// to replace them in a running process.
+// mutual is TLS with authentication of both sides. It loads the certificates for each handshake. Therefore replacing the
+// files also replaces the certificates of a running process.
 type mutual struct {
 	bundle *certs.Bundle
-	// service is the role that a client requires of the server; a server requires none.
+	// service is the role that a client requires of the server; empty on a server.
 	service Role
 }
 
 var _ credentials.TransportCredentials = mutual{}
 
 func (m mutual) ClientHandshake(ctx context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	// Addresses behind a name change, so the client checks the role, not the host that was dialled.
+	// The addresses behind a name change, so the client checks the role in the certificate, not the host that was
+	// dialled.
 	return credentials.NewTLS(m.bundle.ToService(string(m.service))).ClientHandshake(ctx, string(m.service), conn)
 }
 
@@ -35,7 +36,7 @@ func (m mutual) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, 
 	return secured, info, nil
 }
 
-// trusting takes every caller as authenticated: for a server without TLS, which only trusted networks can reach.
+// trusting treats every caller as authenticated. It is for a server without TLS, which only trusted networks can reach.
 type trusting struct {
 	credentials.TransportCredentials
 }
@@ -47,7 +48,8 @@ func (t trusting) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo
 
 func (t trusting) Clone() credentials.TransportCredentials { return t }
 
-// authenticated tells the listener about a handshake. If the connection was closed meanwhile, gRPC finds out when it reads.
+// authenticated reports a successful handshake to the listener. If the connection was closed meanwhile, gRPC notices when
+// it reads.
 func authenticated(conn net.Conn) {
 	if c := listen.Of(conn); c != nil {
 		c.Authenticated()
@@ -60,7 +62,7 @@ func (mutual) Info() credentials.ProtocolInfo {
 
 func (m mutual) Clone() credentials.TransportCredentials { return m }
 
-// loadMutual loads the certificates for mutual TLS; nil without a setting.
+// loadMutual loads the certificates for mutual TLS; it returns nil if none are configured.
 func loadMutual(cfg certs.Config, tel *telemetry.Telemetry) (*certs.Bundle, error) {
 	if wanted, err := cfg.Mutual(); err != nil || !wanted {
 		return nil, err
@@ -68,5 +70,5 @@ func loadMutual(cfg certs.Config, tel *telemetry.Telemetry) (*certs.Bundle, erro
 	return certs.Load(cfg, certs.Options{Use: "rpc", Log: tel.Log, Registerer: tel.Registry})
 }
 
-// OverrideServerName is deprecated in gRPC and does nothing here.
+// OverrideServerName is deprecated in gRPC and has no effect here.
 func (m mutual) OverrideServerName(string) error { return nil }

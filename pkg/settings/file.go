@@ -13,13 +13,14 @@ import (
 
 const maxFileBytes = 1 << 20
 
-// entry is one setting of a file, as the text that its flag would have, so that a value means the same in both.
+// entry is one setting in a file. Its value is in the text form of a flag, so that a value means the same in a file and
+// as a flag.
 type entry struct {
 	value string
 	line  int
 }
 
-// readFile reads a settings file into the flags that it sets. All errors in it are reported at once.
+// readFile reads the settings in a file. It reports all errors of the file at once.
 func readFile(path string, flags map[string]*kong.Flag) (map[string]entry, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -33,7 +34,7 @@ func readFile(path string, flags map[string]*kong.Flag) (map[string]entry, error
 	switch err := decoder.Decode(&document); {
 	case limited.N <= 0:
 		return nil, fmt.Errorf("is larger than %d bytes", maxFileBytes)
-	case errors.Is(err, io.EOF): // nothing but comments
+	case errors.Is(err, io.EOF): // the file is empty or has only comments
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -46,7 +47,7 @@ func readFile(path string, flags map[string]*kong.Flag) (map[string]entry, error
 	return reading.entries, errors.Join(reading.errs...)
 }
 
-// reading walks a settings file.
+// reading is the state of reading a settings file.
 type reading struct {
 	flags   map[string]*kong.Flag
 	entries map[string]entry
@@ -57,10 +58,10 @@ func (r *reading) failf(node *yaml.Node, format string, args ...any) {
 	r.errs = append(r.errs, fmt.Errorf("line %d: "+format, append([]any{node.Line}, args...)...))
 }
 
-// section reads the keys below prefix, which is empty or ends with a dot.
+// section reads the keys below prefix. prefix is empty or ends with a dot.
 func (r *reading) section(prefix string, node *yaml.Node) {
 	if node.Kind == yaml.ScalarNode && node.Tag == "!!null" {
-		return // a section whose keys are all commented out
+		return // all keys of the section are commented out
 	}
 	if node.Kind != yaml.MappingNode {
 		r.failf(node, "%s must be a mapping of keys to values", orWhole(strings.TrimSuffix(prefix, ".")))
@@ -98,7 +99,7 @@ func (r *reading) setting(flag *kong.Flag, name string, node *yaml.Node) {
 	}
 	switch {
 	case node.Kind == yaml.ScalarNode && node.Tag == "!!null":
-		// The key without a value leaves the default in force.
+		// A key without a value leaves the default in force.
 	case node.Kind == yaml.ScalarNode:
 		r.entries[name] = entry{node.Value, node.Line}
 	case node.Kind == yaml.SequenceNode && flag.IsSlice():

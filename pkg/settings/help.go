@@ -9,8 +9,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// describe sets a flag's group and, if the field has none, a placeholder for the type of its value: kong would put the
-// default there, which is part of the text.
+// describe sets the group of a flag. If the field has no placeholder, describe sets one for the type of its value: kong
+// would use the default, which the text already states.
 func describe(flag *kong.Flag) {
 	if prefix := sectionOf(flag.Name); prefix != "" && flag.Group == nil {
 		flag.Group = &kong.Group{Key: prefix, Title: prefix + " settings:"}
@@ -41,7 +41,8 @@ func sectionOf(name string) string {
 	return ""
 }
 
-// formatHelp returns the text of a flag: its description, its possible values, its default, and its environment variables.
+// formatHelp returns the help text of a flag: its description, its possible values, its default, and its environment
+// variables.
 func formatHelp(value *kong.Value) string {
 	var facts []string
 	if value.Enum != "" {
@@ -62,7 +63,7 @@ func formatHelp(value *kong.Value) string {
 	return strings.TrimSpace(value.Help + " (" + strings.Join(facts, ", ") + ")")
 }
 
-// printHelp prints kong's help and the secrets, which have no flags.
+// printHelp prints kong's help, and the secrets, which have no flags.
 func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err

@@ -11,16 +11,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// mask replaces a secret wherever settings are printed. Its length is unrelated to the secret's.
+// mask replaces a secret wherever settings are printed. Its length does not depend on the secret.
 const mask = "********"
 
-// passwordNamed finds a password after its name: in the query of a URL, or in a list of words.
+// passwordNamed finds a password that follows its name: in the query of a URL, or in a list of words.
 var passwordNamed = regexp.MustCompile(`((?:^|[?&\s])\w*password=)[^&\s]*`)
 
 // printConfig is the flag --print-config.
 type printConfig bool
 
-// AfterApply runs after every setting has its value.
+// AfterApply runs after all settings have their values.
 func (p printConfig) AfterApply(ctx *kong.Context) error {
 	if !p {
 		return nil
@@ -36,7 +36,7 @@ func (p printConfig) AfterApply(ctx *kong.Context) error {
 	return nil
 }
 
-// effective writes settings in the form of a settings file.
+// effective returns settings in the form of a settings file.
 func effective(flags []*kong.Flag) ([]byte, error) {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for _, flag := range flags {
@@ -63,7 +63,7 @@ func effective(flags []*kong.Flag) ([]byte, error) {
 	return out, nil
 }
 
-// child returns the mapping of a section, and adds it if necessary.
+// child returns the mapping of a section; it adds the mapping if needed.
 func child(node *yaml.Node, name string) *yaml.Node {
 	for i := 0; i < len(node.Content); i += 2 {
 		if node.Content[i].Value == name {
@@ -114,9 +114,9 @@ func hidePasswords(node *yaml.Node) {
 	}
 }
 
-// hideCredentials masks the password in scheme://user:password@host, and everything before the host if it is one word: for
-// NATS that is a token. The scheme may be missing. A password is not always escaped as it should be, so everything up to
-// the last @ is masked; rather too much than too little.
+// hideCredentials masks the password in scheme://user:password@host. If there is only one word before the host, it masks
+// the word, because for NATS it is a token. The scheme may be missing. Passwords are not always escaped correctly, so
+// everything up to the last @ is masked, which may mask more than the password.
 func hideCredentials(address string) string {
 	begin := 0
 	if scheme := strings.Index(address, "://"); scheme >= 0 {
@@ -129,7 +129,7 @@ func hideCredentials(address string) string {
 	user, _, password := strings.Cut(address[begin:at], ":")
 	switch {
 	case strings.ContainsAny(user, "/?# "):
-		return address // the part before the @ is not a user
+		return address // the text before the @ is not a user
 	case password:
 		begin += len(user) + len(":")
 	}

@@ -12,20 +12,20 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// rangeTag is the tag of a number's allowed values, see parseRange.
+// rangeTag is the name of the tag with the allowed values of a number, see parseRange.
 const rangeTag = "range"
 
-// errRange is a range tag that cannot be read.
+// errRange is the error for a range tag that cannot be parsed.
 var errRange = errors.New("a range is written as from..to, from.. or a value, several separated by commas")
 
-// span is a part of a range: the values from low to high, both included.
+// span is a part of a range: the values from low to high, inclusive.
 type span struct {
 	low, high float64
-	open      bool // no upper end
+	open      bool // there is no upper end
 }
 
-// parseRange reads a range tag: from..to, from.. without an upper end, or a single value, several separated by commas. A duration
-// is written as 1m30s.
+// parseRange parses a range tag. It contains from..to, from.. without an upper end, or a single value; several are
+// separated by commas. A duration is written like 1m30s.
 func parseRange(tag string, typ reflect.Type) ([]span, error) {
 	var spans []span
 	for part := range strings.SplitSeq(tag, ",") {
@@ -63,8 +63,8 @@ func parseNumber(text string, typ reflect.Type) (float64, error) {
 	return n, nil
 }
 
-// isNumber reports whether values of a type are numbers or durations, so that a range is required. A type that is read from a text
-// is none, whatever is behind it.
+// isNumber reports whether a type is a number or duration, so that its fields need a range. A type that is parsed from
+// text is not a number, whatever its underlying type.
 func isNumber(typ reflect.Type) bool {
 	if reflect.PointerTo(typ).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 		return false
@@ -83,7 +83,7 @@ func number(value reflect.Value) float64 {
 	}
 }
 
-// checkRange returns an error if a value is outside its range. name is that of the setting.
+// checkRange returns an error if a value is outside its range. name is the name of the setting.
 func checkRange(name, tag string, value reflect.Value) error {
 	spans, err := parseRange(tag, value.Type())
 	if err != nil {
@@ -91,14 +91,14 @@ func checkRange(name, tag string, value reflect.Value) error {
 	}
 	n := number(value)
 	for _, s := range spans {
-		if n >= s.low && (s.open || n <= s.high) { // not true of NaN
+		if n >= s.low && (s.open || n <= s.high) { // false for NaN
 			return nil
 		}
 	}
 	return fmt.Errorf("%s is %v: must be %s", name, value.Interface(), inWords(tag))
 }
 
-// inWords describes a range, for errors and the help.
+// inWords describes a range in words, for errors and the help.
 func inWords(tag string) string {
 	parts := strings.Split(tag, ",")
 	for i, part := range parts {
@@ -112,9 +112,10 @@ func inWords(tag string) string {
 	return strings.Join(parts, " or ")
 }
 
-// CheckRanges checks every number of a configuration, a struct with the tags of settings, against its range tag. A number without
-// one is an error as well. prefix is the section of the configuration, with a dot at its end. Programs need not call it: Parse
-// checks all settings. It is for the Validate of a configuration that is also made in code.
+// CheckRanges checks every number of a configuration against its range tag. cfg is a struct with the tags of this
+// package. A number without a range is also an error. prefix is the section of the configuration, ending with a dot.
+// Programs need not call CheckRanges, because Parse checks all settings. It is for the Validate method of a configuration
+// that is also made in code.
 func CheckRanges(prefix string, cfg any) error {
 	value := reflect.Indirect(reflect.ValueOf(cfg))
 	for i := range value.NumField() {
@@ -146,7 +147,7 @@ func CheckRanges(prefix string, cfg any) error {
 	return nil
 }
 
-// keyOf is the name of a setting in its section, as kong derives it.
+// keyOf returns the name of a setting in its section, as kong derives it.
 func keyOf(field reflect.StructField) string {
 	if name := field.Tag.Get("name"); name != "" {
 		return name
@@ -154,7 +155,7 @@ func keyOf(field reflect.StructField) string {
 	return kebab(field.Name)
 }
 
-// kebab is max-connections-per-ip for MaxConnectionsPerIP.
+// kebab returns max-connections-per-ip for MaxConnectionsPerIP.
 func kebab(name string) string {
 	var words strings.Builder
 	for i := range len(name) {
@@ -169,7 +170,7 @@ func kebab(name string) string {
 	return strings.ToLower(words.String())
 }
 
-// checkFlag checks that a number has a range, and that its value is in it.
+// checkFlag checks that a number has a range, and that its value is within the range.
 func checkFlag(flag *kong.Flag) error {
 	if !isNumber(flag.Target.Type()) || flag.Tag.Has(secretTag) {
 		return nil
@@ -184,10 +185,11 @@ func checkFlag(flag *kong.Flag) error {
 	return nil
 }
 
-// validator is a configuration that checks rules about several settings, or about texts.
+// validator is implemented by configurations that check rules about several settings, or about texts.
 type validator interface{ Validate() error }
 
-// validate calls the Validate of every configuration inside the selected commands. kong itself calls only those of commands.
+// validate calls the Validate method of every configuration inside the selected commands. kong itself calls it only for
+// commands.
 func validate(ctx *kong.Context) error {
 	for _, path := range ctx.Path {
 		node := path.Node()
@@ -218,7 +220,7 @@ func validateParts(value reflect.Value) error {
 				if err := v.Validate(); err != nil {
 					return err
 				}
-				continue // it validates its parts
+				continue // this configuration validates its parts itself
 			}
 		}
 		if err := validateParts(part); err != nil {

@@ -7,24 +7,24 @@
 //		Gateway gateway.Config `embed:"" prefix:"gateway."`
 //	}
 //
-// A field MaxConnections in there is the flag --gateway.max-connections, the environment variable
+// In this example, a field MaxConnections of gateway.Config is the flag --gateway.max-connections, the environment variable
 // RUNNEL_GATEWAY_MAX_CONNECTIONS and the key max-connections under gateway: in the file that --config or RUNNEL_CONFIG
-// names. A flag beats the environment, the environment beats the file, the file beats the default. Names listed in a
-// field's env tag are read after the derived one. A key of the file that nothing knows is an error: a setting with a typo
-// must not silently stay at its default. For the same reason an environment variable that begins with RUNNEL_ and is no setting is an
+// names. A flag overrides the environment, the environment overrides the file, the file overrides the default. Names listed in a
+// field's env tag are read after the derived name. An unknown key in the file is an error: a setting with a typo
+// must not silently keep its default. For the same reason, an environment variable that begins with RUNNEL_ but is not a setting is an
 // error, except those that Kubernetes adds for services.
 //
 // A number has the tag range, such as range:"1..65536", range:"1s.." or range:"0,1ms..1h"; other values are refused. A configuration
-// with a method Validate() error checks further rules. All of this happens before the program does anything.
+// with a method Validate() error checks further rules. All checks are made before the program starts its work.
 //
-// A string field tagged secret:"" is taken from the environment, from the file that <ENVIRONMENT VARIABLE>_FILE names, or
-// from the settings file, never from a flag, which every user of the machine could read. --print-config, which prints the
+// A string field tagged secret:"" is read from the environment, from the file that <ENVIRONMENT VARIABLE>_FILE names, or
+// from the settings file. It has no flag, because every user of the machine could read the flag. --print-config, which prints the
 // settings in force as YAML, masks secrets, and passwords and tokens in URLs.
 //
-// The file of a secret is read once, unless the struct also has a field of the same name with File behind it that is tagged
-// secretfile:"". That field receives the path, and the program reads the file, again when it changes: see package watched.
+// The file of a secret is read once, unless the struct also has a field with the same name plus File that is tagged
+// secretfile:"". That field receives the path; the program reads the file itself, and again when it changes: see package watched.
 //
-// The package never looks at what settings mean; it keeps no state outside the parser it makes.
+// The package does not interpret the settings, and keeps no state outside of the parser that it makes.
 package settings
 
 import (
@@ -38,10 +38,10 @@ import (
 	"github.com/runnelhq/runnel/pkg/buildinfo"
 )
 
-// ExitUsage is the exit code for settings that cannot be used.
+// ExitUsage is the exit status for invalid settings.
 const ExitUsage = 2
 
-// envPrefix begins the name of every derived environment variable.
+// envPrefix is the prefix of every derived environment variable.
 const envPrefix = "RUNNEL"
 
 const (
@@ -54,17 +54,17 @@ const (
 	fileSuffix      = "-file"
 )
 
-// builtin are the flags that every program has besides its own.
+// builtin are the flags that every program has in addition to its own.
 type builtin struct {
 	Config      string      `help:"YAML file to read settings from." placeholder:"FILE"`
 	PrintConfig printConfig `help:"Print the settings in force as YAML, secrets masked, and exit."`
 	Version     showVersion `help:"Print the version, the commit, its date and the version of Go, and exit."`
 }
 
-// showVersion is the flag --version. It needs no valid settings.
+// showVersion is the flag --version. It works even if settings are invalid.
 type showVersion bool
 
-// BeforeReset runs before anything is read.
+// BeforeReset runs before any setting is read.
 func (showVersion) BeforeReset(ctx *kong.Context) error {
 	if _, err := fmt.Fprintf(ctx.Stdout, "%s %s\n", ctx.Model.Name, buildinfo.Read()); err != nil {
 		return fmt.Errorf("print the version: %w", err)
@@ -80,8 +80,8 @@ func VersionFlag() kong.Option {
 	}{})
 }
 
-// New makes the parser of a program's settings, cli being a pointer to the struct that receives them. An error is a
-// mistake in that struct: two settings with the same environment variable, a secret that is not a string.
+// New makes the parser of a program's settings. cli is a pointer to the struct that receives them. An error means a
+// mistake in the struct: two settings with the same environment variable, or a secret that is not a string.
 func New(app, description string, cli any, extra ...kong.Option) (*kong.Kong, error) {
 	s := &sources{}
 	options := append([]kong.Option{
@@ -104,13 +104,13 @@ func New(app, description string, cli any, extra ...kong.Option) (*kong.Kong, er
 	return parser, nil
 }
 
-// Parse reads the settings of the running program from its arguments, environment and settings file, and returns the
-// selected command. It does not return if there is nothing to run: after --help or --print-config the program exits with 0,
-// after invalid settings with ExitUsage.
+// Parse reads the settings of the program from its arguments, environment and settings file, and returns the selected
+// command. In two cases it exits instead of returning: with 0 after --help or --print-config, and with ExitUsage if
+// settings are invalid.
 func Parse(app, description string, cli any, extra ...kong.Option) *kong.Context {
 	parser, err := New(app, description, cli, extra...)
 	if err != nil {
-		panic(err) //nolint:forbidigo // the struct is wrong, not the user: every start of the program shows it
+		panic(err) //nolint:forbidigo // the struct is wrong, not the user's input: every start of the program fails
 	}
 	ctx, err := parser.Parse(os.Args[1:])
 	if err != nil {
@@ -120,7 +120,7 @@ func Parse(app, description string, cli any, extra ...kong.Option) *kong.Context
 	return ctx
 }
 
-// report prints what is wrong and what to do about it.
+// report prints the error and what to do about it.
 func report(parser *kong.Kong, err error) {
 	command := parser.Model.Name
 	var parse *kong.ParseError
@@ -132,8 +132,8 @@ func report(parser *kong.Kong, err error) {
 	_, _ = fmt.Fprintf(parser.Stderr, "%s: error: %v\nRun %q to see every setting.\n", parser.Model.Name, err, command+" --help")
 }
 
-// refuseSecretFlags runs before anything is read. It cannot hide what the process list has shown, but it prevents regular
-// use.
+// refuseSecretFlags returns an error for a secret on the command line, before any setting is read. The process list has
+// already shown the secret, but the error prevents regular use of such a flag.
 func refuseSecretFlags(ctx *kong.Context) error {
 	for _, path := range ctx.Path {
 		if path.Flag == nil || !path.Flag.Tag.Has(secretTag) {
@@ -146,7 +146,7 @@ func refuseSecretFlags(ctx *kong.Context) error {
 	return nil
 }
 
-// isSetting reports whether a flag is a setting, and not a query such as --help.
+// isSetting reports whether a flag is a setting, as opposed to a query such as --help.
 func isSetting(flag *kong.Flag) bool {
 	return flag.Name != helpFlag && flag.Name != printConfigFlag && flag.Name != versionFlag
 }

@@ -11,21 +11,21 @@ import (
 	"github.com/runnelhq/runnel/pkg/watched"
 )
 
-// sources is kong's resolver: it answers for every flag that was not given on the command line.
+// sources is kong's resolver: kong asks it for the value of every flag that is not on the command line.
 type sources struct {
 	config *kong.Flag            // the flag that names the settings file
-	flags  map[string]*kong.Flag // what a settings file may contain, by key
+	flags  map[string]*kong.Flag // the flags that a settings file may contain, by key
 
-	secretFiles map[string]bool // the flags that name the file of a secret
+	secretFiles map[string]bool // names of the flags that contain the path of a secret's file
 	variables   map[string]bool // the environment variables that are settings
 
-	loadedFor *kong.Context // the parse that file belongs to
+	loadedFor *kong.Context // the parse for which the file was loaded
 	path      string
 	file      map[string]entry
 }
 
-// Validate checks the environment and the range of every number; load checks the file as a whole. It is called before any
-// hook or command.
+// Validate checks the environment and the range of every number. load checks the settings file. kong calls Validate
+// before any hook or command.
 func (s *sources) Validate(app *kong.Application) error {
 	if err := s.checkEnvironment(); err != nil {
 		return err
@@ -41,7 +41,8 @@ func (s *sources) Validate(app *kong.Application) error {
 	})
 }
 
-// prepare names the environment variables, groups the flags for the help and checks that no two settings collide.
+// prepare sets the environment variables of the flags, groups the flags for the help, and checks that no two settings
+// collide.
 func (s *sources) prepare(parser *kong.Kong) error {
 	s.flags, s.secretFiles = map[string]*kong.Flag{}, map[string]bool{}
 	if err := kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
@@ -89,7 +90,7 @@ func (s *sources) prepare(parser *kong.Kong) error {
 					return err
 				}
 			}
-			flag.Hidden = true // printHelp lists it among the secrets
+			flag.Hidden = true // printHelp lists this flag among the secrets
 		}
 		if flag.Name == configFlag {
 			s.config = flag
@@ -101,16 +102,16 @@ func (s *sources) prepare(parser *kong.Kong) error {
 	})
 }
 
-// readsItself reports whether the program reads the file of a secret itself, so that it can read it again when it changes: a
-// setting of its own has the path, which is what <ENVIRONMENT VARIABLE>_FILE sets.
+// readsItself reports whether the program itself reads the file of a secret, so that it can read the file again when it
+// changes. Then <ENVIRONMENT VARIABLE>_FILE sets the path, which is a setting of its own.
 func (s *sources) readsItself(secret *kong.Flag) bool { return s.secretFiles[secret.Name+fileSuffix] }
 
-// envName is RUNNEL_GATEWAY_MAX_CONNECTIONS for gateway.max-connections.
+// envName returns RUNNEL_GATEWAY_MAX_CONNECTIONS for gateway.max-connections.
 func envName(flag string) string {
 	return envPrefix + "_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(flag))
 }
 
-// load reads the settings file. kong calls it once for each element of the command line; one reading does.
+// load reads the settings file. kong calls it for each element of the command line; only the first call reads.
 func (s *sources) load(ctx *kong.Context) error {
 	if s.loadedFor == ctx {
 		return nil
@@ -128,8 +129,8 @@ func (s *sources) load(ctx *kong.Context) error {
 	return nil
 }
 
-// Resolve gives the value of a flag that is not on the command line, or nil. What is in the environment is already in
-// place when kong asks; nil leaves it there.
+// Resolve returns the value of a flag that is not on the command line, or nil. Values in the environment are already set
+// when kong calls it; nil leaves them unchanged.
 func (s *sources) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	env := firstSet(flag.Envs)
 	if flag.Tag.Has(secretTag) {
@@ -158,7 +159,7 @@ func (s *sources) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, 
 	if flag.Tag.Has(secretTag) && entry.value == mask {
 		return nil, fmt.Errorf("%s:%d holds the mask that --%s prints in place of a secret; put the secret there or take the line out", s.path, entry.line, printConfigFlag)
 	}
-	// kong would parse it as well, but could not say where the value comes from.
+	// kong would also parse the value, but its error could not name the source of the value.
 	scan := kong.Scan().PushTyped(entry.value, kong.FlagValueToken)
 	trial := reflect.New(flag.Target.Type()).Elem()
 	if err := flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: scan}, trial); err != nil {

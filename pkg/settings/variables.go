@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// notOurs are environment variables that begin like settings but come from elsewhere: Kubernetes describes each service of the
-// namespace, and a service may be named runnel-gateway. RUNNEL_TEST_ is of the tests.
+// notOurs matches environment variables that begin like settings but are none. Kubernetes sets variables for each service
+// of the namespace, and a service may be named runnel-gateway. RUNNEL_TEST_ is the prefix of test settings.
 var notOurs = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$|^RUNNEL_TEST_`)
 
-// sections are those of all programs. One environment may serve several programs, so that a variable in a section that a program
-// does not have is left to the others.
+// sections are the sections of all programs. Several programs may share an environment, so each program ignores variables
+// of sections that it does not have.
 var sections = []string{"AUTH", "DELIVERY", "GATEWAY", "HISTORY", "NATS"}
 
-// checkEnvironment returns an error for a variable that begins like a setting but is none: a setting with a typo must not stay at
-// its default without a word.
+// checkEnvironment returns an error for a variable that begins like a setting but is none: a setting with a typo must not
+// silently keep its default.
 func (s *sources) checkEnvironment() error {
 	var unknown []string
 	for _, variable := range os.Environ() {
@@ -42,7 +42,7 @@ func (s *sources) checkEnvironment() error {
 	return fmt.Errorf("%s", problem)
 }
 
-// isForeign reports whether a variable that this program does not know belongs to something else.
+// isForeign reports whether a variable that this program does not know belongs to another program.
 func (s *sources) isForeign(name, value string) bool {
 	if notOurs.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://") {
 		return true
@@ -58,7 +58,7 @@ func (s *sources) isForeign(name, value string) bool {
 				own++
 			}
 		}
-		if own > 1 { // a program with a single setting of a section, such as the number of partitions, does not have the section
+		if own > 1 { // with a single setting of a section, such as the number of partitions, a program does not count as having the section
 			return false
 		}
 		near := nearest(name, slices.Sorted(maps.Keys(s.variables)))
@@ -67,7 +67,7 @@ func (s *sources) isForeign(name, value string) bool {
 	return false
 }
 
-// nearest returns the name that differs least from a wrong one, and empty if none is similar.
+// nearest returns the name that is most similar to a wrong name; empty if none is similar.
 func nearest(wrong string, names []string) string {
 	best, least := "", len(wrong)/3+1
 	for _, name := range names {
@@ -78,7 +78,7 @@ func nearest(wrong string, names []string) string {
 	return best
 }
 
-// distance is the number of letters that are added, removed or replaced between two names.
+// distance returns the number of letters to add, remove or replace to turn one name into another.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

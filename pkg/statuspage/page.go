@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// step is the interval of samples, and kept how many of them are kept: half an hour.
+	// step is the interval of samples. kept is the number of samples that are kept: half an hour.
 	step = 5 * time.Second
 	kept = 360
 )
@@ -32,17 +32,17 @@ var pageJS []byte
 //go:embed page.css
 var pageCSS []byte
 
-// Config says what the page shows.
+// Config describes the content of the page.
 type Config struct {
 	// Title is the name of the service.
 	Title string
-	// Version of the program, for the footer; empty if it is not known.
+	// Version is the program's version for the footer; empty if it is not known.
 	Version string
-	// Health runs the readiness checks: Health of telemetry.Admin. Without it the page says nothing about readiness.
+	// Health runs the readiness checks: Health of telemetry.Admin. If it is nil, the page does not show readiness.
 	Health func() telemetry.Health
-	// Gatherer has the metrics of Stages and Charts.
+	// Gatherer contains the metrics of Stages and Charts.
 	Gatherer prometheus.Gatherer
-	// Stages are the way of a message through the service, in its order.
+	// Stages are the stages of a message's path through the service, in order.
 	Stages []Stage
 	Charts []Chart
 	Tables []Source
@@ -62,7 +62,7 @@ type Page struct {
 	stages  []stageState // by stage
 }
 
-// New makes a page. Its charts fill while Run runs.
+// New makes a page. Its charts get data while Run runs.
 func New(cfg Config) *Page {
 	p := &Page{
 		cfg: cfg, mux: http.NewServeMux(), started: time.Now(),
@@ -75,7 +75,8 @@ func New(cfg Config) *Page {
 	return p
 }
 
-// Run samples the metrics until ctx ends. It also runs the readiness checks, so that the page can tell since when one fails.
+// Run samples the metrics until ctx ends. It also runs the readiness checks, so that the page can show since when a check
+// fails.
 func (p *Page) Run(ctx context.Context) error {
 	ticker := time.NewTicker(step)
 	defer ticker.Stop()
@@ -95,7 +96,7 @@ func (p *Page) Run(ctx context.Context) error {
 // sample adds one point to every chart and stage.
 func (p *Page) sample() {
 	gathered, err := p.cfg.Gatherer.Gather()
-	if err != nil { // the other metrics are returned all the same
+	if err != nil { // Gather returns the other metrics despite the error
 		p.cfg.Log.Debug("some metrics could not be gathered for the status page", "error", err)
 	}
 	families := make(map[string]*dto.MetricFamily, len(gathered))
@@ -117,14 +118,14 @@ func (p *Page) sample() {
 	}
 }
 
-// appendPoint adds a point and drops the oldest ones beyond half an hour.
+// appendPoint adds a point and removes the points older than half an hour.
 func appendPoint(points []float64, point float64) []float64 {
 	points = append(points, point)
 	return slices.Delete(points, 0, max(0, len(points)-kept))
 }
 
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// The page shows names that clients chose; nothing in it may run or load anything but its own two files.
+	// The page shows names that clients chose, so it may run and load only its own two files.
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Referrer-Policy", "no-referrer")
@@ -139,14 +140,14 @@ func static(contentType string, content []byte) http.HandlerFunc {
 	}
 }
 
-// answer is the answer of /status.json: what the page shows, for programs as well.
+// answer is the answer of /status.json. It contains the data of the page, and is also for programs.
 type answer struct {
 	Title     string         `json:"title"`
 	Version   string         `json:"version"`
 	StartedMs int64          `json:"started_ms"`
 	NowMs     int64          `json:"now_ms"`
 	StepMs    int64          `json:"step_ms"`
-	Health    *health        `json:"health"` // null if the page knows no checks
+	Health    *health        `json:"health"` // null if the page has no checks
 	Attention []string       `json:"attention"`
 	Stages    []stageFigures `json:"stages"`
 	Charts    []curve        `json:"charts"`
@@ -171,7 +172,7 @@ type curve struct {
 	Title  string     `json:"title"`
 	Unit   string     `json:"unit"`
 	Detail bool       `json:"detail"`
-	Points []*float64 `json:"points"` // oldest first; null where there is nothing
+	Points []*float64 `json:"points"` // oldest first; null where there is no value
 }
 
 func (p *Page) status(w http.ResponseWriter, r *http.Request) {
@@ -199,7 +200,7 @@ func (p *Page) status(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// health runs the checks, if there are any.
+// health runs the checks; nil if there are none.
 func (p *Page) health() *health {
 	if p.cfg.Health == nil {
 		return nil
@@ -212,7 +213,7 @@ func (p *Page) health() *health {
 	return h
 }
 
-// figures returns what the samples say.
+// figures returns the values computed from the samples.
 func (p *Page) figures() ([]stageFigures, []curve) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -226,7 +227,7 @@ func (p *Page) figures() ([]stageFigures, []curve) {
 	return stages, curves
 }
 
-// pointer returns a number for JSON, which has neither NaN nor infinity.
+// pointer returns a number for JSON; nil for NaN and infinity, which JSON does not have.
 func pointer(value float64) *float64 {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		return nil

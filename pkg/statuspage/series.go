@@ -7,19 +7,19 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Series names what is read from the metrics: the sum over the series of one metric. The zero Series reads nothing.
+// Series selects a value from the metrics: the sum over series of one metric. The zero Series selects nothing.
 type Series struct {
-	// Metric is the full name. A metric that does not exist has no value.
+	// Metric is the full name of the metric. A metric that does not exist has no value.
 	Metric string
-	// Label and Is select the series whose label named Label has the value Is; an empty Label selects all.
+	// Label and Is select the series whose label Label has the value Is; an empty Label selects all series.
 	Label, Is string
 }
 
 // reading is the value of a Series at one moment.
 type reading struct {
 	found   bool
-	value   float64       // of a histogram, the number of observations
-	buckets []*dto.Bucket // cumulative, by rising bound; added up over series
+	value   float64       // for a histogram, the number of observations
+	buckets []*dto.Bucket // cumulative, by rising bound; summed over the series
 	count   uint64
 }
 
@@ -46,7 +46,7 @@ func (s Series) read(families map[string]*dto.MetricFamily) reading {
 	return r
 }
 
-// add adds the buckets of one series. All series of a metric have the same bounds.
+// add adds the buckets of one series. All series of a metric have the same bucket bounds.
 func (r *reading) add(buckets []*dto.Bucket) {
 	if r.buckets == nil {
 		r.buckets = make([]*dto.Bucket, len(buckets))
@@ -61,7 +61,7 @@ func (r *reading) add(buckets []*dto.Bucket) {
 	}
 }
 
-// gauge returns the value as it is; NaN if there is none.
+// gauge returns the value unchanged; NaN if there is none.
 func gauge(now reading) float64 {
 	if !now.found {
 		return math.NaN()
@@ -69,7 +69,7 @@ func gauge(now reading) float64 {
 	return now.value
 }
 
-// rate returns the growth per second between two readings; NaN if there are not two, or the counter began anew.
+// rate returns the growth per second between two readings; NaN if one is missing, or if the counter was reset.
 func rate(before, now reading, seconds float64) float64 {
 	if !before.found || !now.found || seconds <= 0 || now.value < before.value {
 		return math.NaN()
@@ -77,8 +77,8 @@ func rate(before, now reading, seconds float64) float64 {
 	return (now.value - before.value) / seconds
 }
 
-// quantile returns the upper bound of the bucket that holds the quantile of the observations between two readings: the true one
-// is at most that. It is NaN above the last bound, and if nothing was observed.
+// quantile returns an upper bound of a quantile of the observations between two readings: the bound of the bucket that
+// contains the quantile. It returns NaN if the quantile is above the last bound, or if there are no observations.
 func quantile(q float64, before, now reading) float64 {
 	if !before.found || !now.found || now.count <= before.count {
 		return math.NaN()

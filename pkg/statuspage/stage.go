@@ -7,26 +7,28 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Stage is one step on the way of a message: how many reach it, how long that takes, and how many wait for it. Rate and latency
-// are those of the last minute, so that a single message can be seen and a peak does not stay.
+// Stage is one step on a message's path: how many messages reach it, how long this takes, and how many wait for it. Rate
+// and latency cover the last minute, so that a single message is visible and a peak disappears soon.
 type Stage struct {
 	// Name is unique on a page, for example "Committed".
 	Name string
-	// Meaning says in a few words what is true for a message that has reached the stage.
+	// Meaning states briefly what is true for a message that has reached the stage.
 	Meaning string
-	// Rate is a counter or a histogram whose growth is the rate.
+	// Rate selects a counter or histogram; its growth is the rate.
 	Rate Series
-	// Latency is a histogram of seconds; LatencyFrom says what they count from, for example "from the client's frame".
+	// Latency selects a histogram of seconds. LatencyFrom states where the time begins, for example "from the client's
+	// frame".
 	Latency     Series
 	LatencyFrom string
-	// Backlog is a gauge of what waits to reach the stage.
+	// Backlog selects a gauge of the messages that wait to reach the stage.
 	Backlog Series
-	// BacklogOf names what waits, for example "commands waiting"; Unit follows the number: "" or "B".
+	// BacklogOf names the waiting things, for example "commands waiting". BacklogUnit is printed after the number: "" or
+	// "B".
 	BacklogOf, BacklogUnit string
 }
 
-// Merge returns the stages of several services as one row. Stages with the same name become one: what the first leaves empty is
-// taken from the later ones. Other stages follow in their order.
+// Merge combines the stages of several services into one row. Stages with the same name become one stage; fields that are
+// empty in the first are taken from later ones. Other stages follow in their order.
 func Merge(services ...[]Stage) []Stage {
 	var row []Stage
 	for _, stage := range slices.Concat(services...) {
@@ -52,19 +54,19 @@ func Merge(services ...[]Stage) []Stage {
 	return row
 }
 
-// window is the number of steps that the figures of a stage are made of: a minute.
+// window is the number of steps over which the figures of a stage are computed: one minute.
 const window = 12
 
-// stageSample is what was read for a stage at one moment.
+// stageSample contains the readings of a stage at one moment.
 type stageSample struct {
 	at                     time.Time
 	rate, latency, backlog reading
 }
 
-// stageState holds the samples of one stage, oldest first: the present one and those of the last minute.
+// stageState contains the samples of one stage, oldest first: the newest sample and the samples of the last minute.
 type stageState struct {
 	samples []stageSample
-	points  []float64 // the rate between samples, oldest first, for half an hour
+	points  []float64 // the rate between two samples, oldest first, for half an hour
 }
 
 // sample adds a sample.
@@ -81,7 +83,7 @@ func (s *stageState) sample(stage Stage, families map[string]*dto.MetricFamily, 
 	}
 }
 
-// stageFigures is what /status.json says of a stage. A figure is null if it is not known.
+// stageFigures is the part of /status.json about one stage. A figure is null if it is not known.
 type stageFigures struct {
 	Name        string     `json:"name"`
 	Meaning     string     `json:"meaning"`
@@ -89,20 +91,20 @@ type stageFigures struct {
 	P50         *float64   `json:"p50_seconds"` // an upper bound, over the last minute
 	P99         *float64   `json:"p99_seconds"`
 	LatencyFrom string     `json:"latency_from"`
-	Backlog     *float64   `json:"backlog"` // now
+	Backlog     *float64   `json:"backlog"` // present value
 	BacklogOf   string     `json:"backlog_of"`
 	BacklogUnit string     `json:"backlog_unit"`
 	Points      []*float64 `json:"points"` // the rate in each step, oldest first
 }
 
-// figures computes what is shown of a stage.
+// figures computes the figures of a stage.
 func (s *stageState) figures(stage Stage) stageFigures {
 	f := stageFigures{Name: stage.Name, Meaning: stage.Meaning, LatencyFrom: stage.LatencyFrom, BacklogOf: stage.BacklogOf, BacklogUnit: stage.BacklogUnit, Points: pointers(s.points)}
 	if len(s.samples) == 0 {
 		return f
 	}
 	now := s.samples[len(s.samples)-1]
-	// A series may be younger than the window.
+	// A series may have begun within the window.
 	first := func(found func(stageSample) bool) stageSample {
 		return s.samples[max(0, slices.IndexFunc(s.samples, found))]
 	}

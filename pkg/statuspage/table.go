@@ -7,33 +7,34 @@ import (
 )
 
 const (
-	// MaxRows is how many rows a Source should return at most.
+	// MaxRows is the number of rows that a Source should return at most.
 	MaxRows = 100
-	// tableTimeout limits the time of one table.
+	// tableTimeout is the time limit for making one table.
 	tableTimeout = 3 * time.Second
 )
 
-// Table is text for people. It is shown as text whatever it contains.
+// Table contains text for people. The page shows it as plain text, whatever it contains.
 type Table struct {
-	// Title is unique on a page. A table without one is not shown.
+	// Title is unique on a page. A table without a title is not shown.
 	Title string `json:"title"`
-	// Summary says in a few words what the table says: "12 connected", "none".
+	// Summary summarises the table in a few words: "12 connected", "none".
 	Summary string `json:"summary,omitempty"`
-	// Attention says what an operator should look at now. It is shown at the top of the page. Empty for nothing.
+	// Attention states what an operator should look at now. It is shown at the top of the page. Empty if there is
+	// nothing.
 	Attention string     `json:"attention,omitempty"`
 	Columns   []string   `json:"columns"`
 	Rows      [][]string `json:"rows"`
-	// Marked are the indexes of the rows that Attention is about.
+	// Marked contains the indexes of the rows that Attention refers to.
 	Marked []int `json:"marked,omitempty"`
-	// Note stands below the rows.
+	// Note is shown below the rows.
 	Note string `json:"note,omitempty"`
 }
 
-// Source returns a table when the page is requested. It must return when its context ends. With an error it still returns the
-// title, and the page shows the error in the table's place.
+// Source makes a table when the page is requested. It must return when its context ends. If it returns an error, it also
+// returns the title; the page then shows the error instead of the table.
 type Source func(ctx context.Context) (Table, error)
 
-// tables asks all sources side by side.
+// tables runs all sources concurrently.
 func tables(ctx context.Context, sources []Source) []Table {
 	ctx, cancel := context.WithTimeout(ctx, tableTimeout)
 	defer cancel()
@@ -49,7 +50,7 @@ func tables(ctx context.Context, sources []Source) []Table {
 				table.Columns = []string{}
 			}
 			if table.Rows == nil {
-				table.Rows = [][]string{} // JSON: an empty list, not null
+				table.Rows = [][]string{} // in JSON an empty list instead of null
 			}
 			answers[i] = table
 		})

@@ -24,29 +24,29 @@ import (
 )
 
 const (
-	// adminStopTimeout is what a request in flight gets to finish when the admin server is stopped.
+	// adminStopTimeout is how long requests in flight may continue when the admin server is stopped.
 	adminStopTimeout = 2 * time.Second
 
 	defaultRequestTimeout = 15 * time.Second
-	// idleFactor times the request timeout is the time between two requests of an operator: two minutes by default, so that scrapes
-	// of every minute share a connection.
+	// idleFactor times the request timeout is the maximum time between two requests on a connection: two minutes by
+	// default, so that scrapes every minute use one connection.
 	idleFactor = 8
-	// maxProfile is the longest profile or trace that can be taken.
+	// maxProfile is the maximum duration of a profile or trace.
 	maxProfile = 10 * time.Minute
 )
 
-// AdminConfig says where operators look at a service.
+// AdminConfig configures the admin server of a service.
 type AdminConfig struct {
-	// Listen is host:port; empty means no admin server. On an address that is not loopback a token is required.
+	// Listen is host:port; empty means no admin server. If the address is not loopback, a token is required.
 	Listen string `help:"Address of the admin server (metrics, health, status page); empty for none." default:"${admin_listen=127.0.0.1:9090}"`
-	// Token is what callers must show, 16 characters or more: as a bearer token, or as the password of any user. Only what
-	// probes ask (/livez, /readyz, /healthz) is open to everybody. Required unless Listen is loopback; where it is set, it
-	// holds on loopback as well.
+	// Token is the token that callers must send, as a bearer token or as the password of any user. It has at least 16
+	// characters. Only the paths for probes (/livez, /readyz, /healthz) do not require it. It must be set unless Listen
+	// is a loopback address. If it is set, it is required on loopback too.
 	Token string `help:"Token that callers of the admin server must send, at least 16 characters. Required on a non-loopback address." secret:""`
-	// TokenFile holds the token instead.
+	// TokenFile is a file with the token, to use instead of Token.
 	TokenFile string `help:"File that holds the admin token. Read again when it changes." secretfile:"" placeholder:"FILE"`
-	// Pprof serves Go's profiles under /debug/pprof/. Defaults to true: when a service is in trouble is no time to restart
-	// it, and who can ask has the token or is on the machine.
+	// Pprof serves Go's profiles under /debug/pprof/. Defaults to true, because a service in trouble should not have to
+	// be restarted to be profiled. Callers need the token, or access to this machine.
 	Pprof bool `help:"Serve Go profiles under /debug/pprof/." default:"true" negatable:""`
 	// MaxSockets limits the open connections. Defaults to 0: a sixteenth of the descriptor limit, at most 128.
 	MaxSockets int `help:"Most connections of the admin server; 0 for a sixteenth of the descriptor limit, at most 128." default:"0" range:"0..100000"`
@@ -68,7 +68,7 @@ func (c AdminConfig) Validate() error {
 	return nil
 }
 
-// exposed is the error of a server that other machines can reach without a token.
+// exposed returns the error for a server that other machines can reach without a token.
 func (c AdminConfig) exposed() error {
 	return fmt.Errorf("admin server: %s can be reached from other machines, and there is no token; set RUNNEL_ADMIN_TOKEN or RUNNEL_ADMIN_TOKEN_FILE, or listen on 127.0.0.1", c.Listen)
 }
@@ -76,36 +76,36 @@ func (c AdminConfig) exposed() error {
 // Admin is the HTTP server for operators:
 //
 //	/metrics           metrics in Prometheus or OpenMetrics form
-//	/livez, /healthz   200 as long as the process answers; never depends on anything else
-//	/readyz            200 when the service can do its work, 503 when not, with the reasons for callers with the token;
-//	                   the metrics runnel_ready and runnel_degraded hold the same;
-//	                   200 with "degraded" when it serves without something it needs (see Degraded)
+//	/livez, /healthz   200 as long as the process answers; independent of all checks
+//	/readyz            200 if the service can do its work, otherwise 503, with the reasons for callers with the token;
+//	                   the metrics runnel_ready and runnel_degraded contain the same;
+//	                   200 with "degraded" if it works without one of its dependencies (see Degraded)
 //	/debug/pprof/      Go's profiles
 //
-// and what the service adds with Handle. Only the probes (the second and third) answer without the token. Requests that a browser
-// makes for another site are refused, see sameSite.
+// and the handlers that the service adds with Handle. Only /livez, /healthz and /readyz answer without the token.
+// Requests that a browser makes for another site are refused, see sameSite.
 type Admin struct {
-	probes   *http.ServeMux // open to everybody; hands everything else to mux, behind the guard
+	probes   *http.ServeMux // answers the probes without a token; passes all other requests to mux, through the guard
 	mux      *http.ServeMux
-	routes   []string // the patterns of both
+	routes   []string // the patterns of probes and mux
 	guard    guard
 	server   *http.Server
-	listener net.Listener // nil when off
+	listener net.Listener // nil if there is no admin server
 	checks   map[string]Check
 	gauges   healthGauges
 	checking singleflight.Group
-	checked  time.Time     // when results were found; both belong to the run of checking
-	results  []CheckResult // of the last run
+	checked  time.Time     // when the last run of the checks ended; guarded like results
+	results  []CheckResult // results of the last run
 	draining atomic.Bool
 
 	mu      sync.Mutex
-	running context.Context  //nolint:containedctx // what requests share ends with the server, not with one of them
-	states  map[string]state // by check
-	busy    map[string]bool  // the checks that run
+	running context.Context  //nolint:containedctx // the lifetime of the server, for work that several requests share
+	states  map[string]state // by name of the check
+	busy    map[string]bool  // the checks that are running
 }
 
-// NewAdmin listens already, so that a taken port is found before the service starts; Run serves, and closes. The checks
-// are what readiness depends on, by name.
+// NewAdmin listens at once, so that a port in use is detected before the service starts. Run serves, and closes the
+// listener. checks are the conditions for readiness, by name.
 func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, error) {
 	guard, err := newGuard(cfg, t.Log)
 	if err != nil {
@@ -140,7 +140,7 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if err != nil {
 		return nil, fmt.Errorf("admin server: admin.%w", err)
 	}
-	// Without a token nobody is authenticated, so that the time limit is that of the longest answer.
+	// Without a token no client is ever authenticated, so the time limit must allow the longest answer.
 	timeout := maxProfile + 2*cfg.RequestTimeout
 	if guard.token != nil {
 		timeout = 2 * cfg.RequestTimeout
@@ -164,7 +164,8 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	return a, nil
 }
 
-// scrapeLog receives the errors of scrapes. Those of sending the answer are the client's, which decides how many there are.
+// scrapeLog receives the errors of scrapes. Errors of sending the answer are logged at debug level, because clients
+// decide how many there are.
 type scrapeLog struct{ log *slog.Logger }
 
 // Println implements promhttp.Logger.
@@ -180,12 +181,12 @@ func (l scrapeLog) Println(v ...any) {
 	l.log.Log(context.Background(), level, "a scrape of the metrics failed", "error", strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
-// profiled returns the time that a request for a profile takes, 0 for others.
+// profiled returns the duration of the requested profile; 0 for other requests.
 func profiled(r *http.Request) time.Duration {
 	if !strings.HasPrefix(r.URL.Path, "/debug/pprof/") {
 		return 0
 	}
-	const defaultSeconds = 30 // of net/http/pprof
+	const defaultSeconds = 30 // the default of net/http/pprof
 	seconds, err := strconv.ParseFloat(r.URL.Query().Get("seconds"), 64)
 	if err != nil || seconds <= 0 {
 		seconds = defaultSeconds
@@ -193,16 +194,16 @@ func profiled(r *http.Request) time.Duration {
 	return time.Duration(min(seconds, maxProfile.Seconds()) * float64(time.Second))
 }
 
-// Handle adds a handler for a pattern of http.ServeMux. It must not be called any more once Run is.
+// Handle adds a handler for a pattern of http.ServeMux. It must not be called after Run.
 func (a *Admin) Handle(pattern string, handler http.Handler) {
 	a.mux.Handle(pattern, handler)
 	a.routes = append(a.routes, pattern)
 }
 
-// Routes returns the patterns that the server answers, for tests that must try all of them.
+// Routes returns all patterns that the server answers, for tests that try each of them.
 func (a *Admin) Routes() []string { return slices.Sorted(slices.Values(a.routes)) }
 
-// Addr is the address it listens on; empty when it is off.
+// Addr returns the address on which the server listens; empty if there is no admin server.
 func (a *Admin) Addr() string {
 	if a.listener == nil {
 		return ""
@@ -210,25 +211,25 @@ func (a *Admin) Addr() string {
 	return a.listener.Addr().String()
 }
 
-// Close gives the address up of a server that is not run. After Run it changes nothing.
+// Close releases the address of a server that was not run. After Run it has no effect.
 func (a *Admin) Close() {
 	if a.listener != nil {
 		_ = a.listener.Close()
 	}
 }
 
-// SetReady with false makes the service unready whatever the checks say: the first step of a drain, so that nothing new is
-// sent here. With true the checks decide again, as they do from the start.
+// SetReady(false) makes the service unready, whatever the checks return. It is the first step of a drain, so that no new
+// traffic is sent to this instance. After SetReady(true) the checks decide again, as at the start.
 func (a *Admin) SetReady(ready bool) { a.draining.Store(!ready) }
 
-// Run serves until ctx ends, and returns when the last request is done or has been cut off. It is called once.
+// Run serves until ctx ends. It returns when the last request has ended or was cut off. It is called once.
 func (a *Admin) Run(ctx context.Context) error {
 	if a.listener == nil {
 		<-ctx.Done()
 		return nil
 	}
 	a.mu.Lock()
-	a.running = ctx // the status page may run the checks already
+	a.running = ctx // the status page may run the checks from now on
 	a.mu.Unlock()
 	var watching sync.WaitGroup
 	defer watching.Wait()

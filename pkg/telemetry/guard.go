@@ -14,16 +14,16 @@ import (
 	"github.com/runnelhq/runnel/pkg/watched"
 )
 
-// guard tells operators from others. Without a token the server listens on loopback only, and operators are all who reach it
-// directly, under a name that only this machine has.
+// guard distinguishes operators from other callers. Without a token, the server listens only on loopback. Then every
+// caller who connects directly, using a name that only this machine has, counts as an operator.
 type guard struct {
-	token *watched.Files[string] // nil without one
+	token *watched.Files[string] // nil if no token is configured
 }
 
-// minToken is the shortest token that is accepted: shorter ones are guessed.
+// minToken is the minimum length of a token; shorter tokens could be guessed.
 const minToken = 16
 
-// newGuard reads the token of the configuration. The file of a token is read again when it changes.
+// newGuard reads the token in the configuration. A token file is read again when it changes.
 func newGuard(cfg AdminConfig, log *slog.Logger) (guard, error) {
 	if cfg.Token == "" && cfg.TokenFile == "" {
 		return guard{}, nil
@@ -57,7 +57,7 @@ func newGuard(cfg AdminConfig, log *slog.Logger) (guard, error) {
 	return guard{token: token}, nil
 }
 
-// checkToken checks the settings of the token. The content of a file is checked when it is read.
+// checkToken checks the settings of the token. The content of a token file is checked when it is read.
 func (c AdminConfig) checkToken() error {
 	if c.Token != "" && c.TokenFile != "" {
 		return errors.New("admin server: the token and a file for it are both set; set one")
@@ -78,22 +78,23 @@ func checkLength(token string) error {
 	return nil
 }
 
-// lets reports whether a request is an operator's.
+// lets reports whether a request comes from an operator.
 func (g guard) lets(r *http.Request) bool {
 	if g.token == nil {
 		return isForOwnName(r) && !isForwarded(r)
 	}
 	shown, want := sha256.Sum256([]byte(shownToken(r))), sha256.Sum256([]byte(g.token.Current()))
-	return subtle.ConstantTimeCompare(shown[:], want[:]) == 1 // of hashes, so that comparing takes the same time for any length
+	return subtle.ConstantTimeCompare(shown[:], want[:]) == 1 // compares hashes, so that the comparison takes the same time for any length
 }
 
-// before lets only operators' requests through.
+// before passes only operators' requests to next.
 func (g guard) before(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case g.lets(r):
-			// Without a token everybody on this machine is an operator, so no connection is freed from the limits on unauthenticated ones.
-			if g.token == nil || listen.Authenticated(r.Context()) { // false: the connection was closed already
+			// Without a token every user of this machine is an operator, so the limits on unauthenticated connections
+			// stay in force.
+			if g.token == nil || listen.Authenticated(r.Context()) { // false if the connection was already closed
 				next.ServeHTTP(w, r)
 			}
 		case g.token != nil:
@@ -115,8 +116,9 @@ func shownToken(r *http.Request) string {
 	return token
 }
 
-// isForOwnName reports whether the request was sent to localhost or an address. A page on the web can let its own name point to
-// 127.0.0.1 (DNS rebinding); then the browser lets it read the answers, but sends that name.
+// isForOwnName reports whether the request was sent to localhost or to an IP address. A web page can make its own domain
+// name resolve to 127.0.0.1 (DNS rebinding), so that the browser lets it read the answers. But the browser then sends
+// that domain name.
 func isForOwnName(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -125,7 +127,7 @@ func isForOwnName(r *http.Request) bool {
 	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")) != nil
 }
 
-// isForwarded reports whether a proxy says that the request comes from somebody else.
+// isForwarded reports whether a proxy forwarded the request for another client.
 func isForwarded(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
 		if r.Header.Get(name) != "" {

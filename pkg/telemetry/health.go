@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// Check reports whether something that the service needs is available. It must return when its context ends. An error makes the
-// service not ready, unless it is made by Degraded.
+// Check reports whether a dependency of the service is available. It must return when its context ends. An error makes
+// the service unready, unless the error was made by Degraded.
 type Check = func(ctx context.Context) error
 
-// Degraded marks the error of a check as one that leaves the service ready: it goes on with less. /readyz reports it and
-// answers 200. Use it for a dependency that all instances share and that the service can run without for a while: if its outage
-// made every instance not ready, a load balancer would cut off all clients at once.
+// Degraded marks the error of a check: the service stays ready, with reduced function. /readyz reports the error and
+// answers 200. Use it for a dependency that all instances share and that the service can miss for a while. If its outage
+// made every instance unready, a load balancer would disconnect all clients at once.
 func Degraded(err error) error {
 	if err == nil {
 		return nil
@@ -36,30 +36,30 @@ type CheckState string
 // The results of a check.
 const (
 	CheckPassed   CheckState = "ok"
-	CheckDegraded CheckState = "degraded" // failed, and does not make the service unready: see Degraded
+	CheckDegraded CheckState = "degraded" // the check failed, but the service stays ready: see Degraded
 	CheckFailed   CheckState = "failed"
 )
 
-// CheckResult is what one readiness check found.
+// CheckResult is the result of one readiness check.
 type CheckResult struct {
 	Name  string
 	State CheckState
-	// Reason is why the check did not pass. It may name hosts and addresses, so it is for operators only.
+	// Reason is why the check failed. It may contain hosts and addresses, so only operators may see it.
 	Reason string
-	// Since is when a check first found this state without another one in between. Nobody may have checked before that for
-	// a while: the time is as exact as the interval of probes.
+	// Since is when a check first had the present result without interruption. It is only as exact as the interval
+	// between two runs of the checks.
 	Since time.Time
 }
 
-// Health reports whether the service can do its work, and what is missing if it cannot.
+// Health reports whether the service can do its work, and if not, which checks failed.
 type Health struct {
 	// Ready is true if no check failed and the service is not being stopped.
 	Ready bool
 	// Draining is true while the service is being stopped.
 	Draining bool
-	// Degraded is true if a check reports less than full service.
+	// Degraded is true if a check reports reduced function.
 	Degraded bool
-	// Checks holds the results, by name.
+	// Checks are the results, sorted by name.
 	Checks []CheckResult
 }
 
@@ -70,16 +70,18 @@ type state struct {
 }
 
 const (
-	// checkTimeout is how long one readiness check may take. Orchestrators rarely wait longer for the whole answer.
+	// checkTimeout is the time limit of one readiness check. Orchestrators rarely wait longer for the whole answer.
 	checkTimeout = 3 * time.Second
-	// checkInterval is how often the checks run although nobody asks: metrics and the times of changes do not depend on probes.
+	// checkInterval is how often the checks run without a request, so that metrics and the times of changes do not depend
+	// on probes.
 	checkInterval = 5 * time.Second
-	// checkReuse is how long results are used again. Anybody may ask, and checks write to disks and call other services.
+	// checkReuse is how long results are reused. Anyone may request them, and checks write to disks and call other
+	// services.
 	checkReuse = 250 * time.Millisecond
 )
 
-// Health runs the checks, side by side and for 3 s at most. It joins a run that is in progress, and uses results again that are
-// less than a quarter of a second old.
+// Health runs the checks concurrently, for at most 3 s. It joins a run in progress, and reuses results that are less than
+// a quarter of a second old.
 func (a *Admin) Health() Health {
 	results, _, _ := a.checking.Do("", func() (any, error) {
 		if time.Since(a.checked) >= checkReuse {
@@ -89,7 +91,7 @@ func (a *Admin) Health() Health {
 		return a.results, nil
 	})
 	health := Health{Draining: a.draining.Load()}
-	health.Checks, _ = results.([]CheckResult) // it always is one
+	health.Checks, _ = results.([]CheckResult) // always this type
 	health.Ready = !health.Draining
 	for _, result := range health.Checks {
 		health.Degraded = health.Degraded || result.State == CheckDegraded
@@ -112,10 +114,11 @@ func (a *Admin) watch(ctx context.Context) {
 	}
 }
 
-// errNoAnswer is the result of a check that does not end with its context. It is not started again while it runs.
+// errNoAnswer is the result of a check that does not end with its context. The check is not started again while it runs.
 var errNoAnswer = fmt.Errorf("no answer within %v", checkTimeout)
 
-// runChecks runs the checks side by side: a slow one must not hide a failed one, and one that hangs must not hold up the answer.
+// runChecks runs the checks concurrently. A slow check must not hide a failed check, and a check that hangs must not
+// delay the answer.
 func (a *Admin) runChecks() []CheckResult {
 	a.mu.Lock()
 	running := a.running
@@ -126,7 +129,7 @@ func (a *Admin) runChecks() []CheckResult {
 		name string
 		err  error
 	}
-	outcomes := make(chan outcome, len(a.checks)) // no check waits for a reader
+	outcomes := make(chan outcome, len(a.checks)) // has room for all results, so that no check waits for the reader
 	waiting := map[string]bool{}
 	results := make([]CheckResult, 0, len(a.checks))
 	for name, check := range a.checks {
@@ -141,7 +144,7 @@ func (a *Admin) runChecks() []CheckResult {
 			outcomes <- outcome{name, err}
 		}()
 	}
-	late := time.NewTimer(checkTimeout + checkReuse) // a check gets a moment to return the error of its context
+	late := time.NewTimer(checkTimeout + checkReuse) // gives checks a moment to return the error of their context
 	defer late.Stop()
 	for len(waiting) > 0 {
 		select {
@@ -159,7 +162,7 @@ func (a *Admin) runChecks() []CheckResult {
 	return results
 }
 
-// begin reports whether a check may start: false while it still runs.
+// begin reports whether a check may start; false if it is still running.
 func (a *Admin) begin(name string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -176,7 +179,7 @@ func (a *Admin) end(name string) {
 	delete(a.busy, name)
 }
 
-// resultOf turns the error of a check into its result, and remembers since when it is so.
+// resultOf makes the result of a check from its error, and records since when the check has this result.
 func (a *Admin) resultOf(name string, err error) CheckResult {
 	result := CheckResult{Name: name, State: CheckPassed}
 	var degraded *degradedError
@@ -200,11 +203,11 @@ func (a *Admin) resultOf(name string, err error) CheckResult {
 type readiness struct {
 	Ready    bool              `json:"ready"`
 	Draining bool              `json:"draining"`
-	Degraded bool              `json:"degraded,omitempty"` // a check failed that does not count against Ready
+	Degraded bool              `json:"degraded,omitempty"` // a check failed, but the service stays ready
 	Checks   map[string]string `json:"checks"`             // name → "ok", what is wrong, or "degraded: " and what is wrong
 }
 
-// ready answers /readyz. Only operators get reasons.
+// ready answers /readyz. Only operators get the reasons.
 func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
 	health := a.Health()
 	answer := readiness{Ready: health.Ready, Draining: health.Draining, Degraded: health.Degraded, Checks: map[string]string{}}

@@ -2,7 +2,7 @@ package telemetry
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// healthGauges are the results of the checks as metrics. Alerts need them: a service that is not ready can still be scraped.
+// healthGauges contains the results of the checks as metrics, for alerts: an unready service can still be scraped.
 type healthGauges struct{ ready, degraded *prometheus.GaugeVec }
 
 func newHealthGauges(registerer prometheus.Registerer) healthGauges {

@@ -10,7 +10,7 @@ import (
 
 const installationLabel = "installation"
 
-// gatherer returns the metrics as they are scraped: with the label installation, if it is configured.
+// gatherer returns the metrics for scraping, with the label installation if it is configured.
 func (t *Telemetry) gatherer() prometheus.Gatherer {
 	if t.installation == "" {
 		return t.Registry
@@ -18,7 +18,7 @@ func (t *Telemetry) gatherer() prometheus.Gatherer {
 	return labelled{t.Registry, t.installation}
 }
 
-// labelled adds the label to every metric that does not have it.
+// labelled adds the label installation to every metric without it.
 type labelled struct {
 	prometheus.Gatherer
 
@@ -34,7 +34,7 @@ func (l labelled) Gather() ([]*dto.MetricFamily, error) {
 			if slices.ContainsFunc(metric.GetLabel(), func(label *dto.LabelPair) bool { return label.GetName() == name }) {
 				continue
 			}
-			// A new slice: collectors share theirs between scrapes.
+			// A new slice is made, because collectors share their slices between scrapes.
 			labels := slices.Concat(metric.GetLabel(), []*dto.LabelPair{{Name: &name, Value: &l.installation}})
 			slices.SortFunc(labels, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
 			metric.Label = labels

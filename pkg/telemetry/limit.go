@@ -8,38 +8,40 @@ import (
 )
 
 const (
-	// lineBurst is how many lines of one kind are written at once. Five show whether the lines differ.
+	// lineBurst is the number of lines of one kind that are written at once. Five are enough to see whether the lines
+	// differ.
 	lineBurst = 5
-	// debugBurst is the burst of debug lines. Whoever turns them on wants to see them.
+	// debugBurst is the burst of debug lines. It is large, because an operator who enables debug lines wants to see them.
 	debugBurst = 200
-	// firstPause is the time until the lines above the burst are written as one. It doubles while more follow, up to longestPause.
+	// firstPause is the time after which the lines above the burst are written as one line. It doubles, up to
+	// longestPause, while more lines follow.
 	firstPause   = 10 * time.Second
 	longestPause = time.Minute
-	// maxKinds limits the table of kinds. A program has fewer messages; a message that contains a variable part could have any
-	// number. Lines of further kinds share one entry per level.
+	// maxKinds limits the table of kinds. A program has fewer different messages, unless a message contains a variable
+	// part. Lines of further kinds share one entry per level.
 	maxKinds = 512
-	// partitionKey is the attribute of lines about one partition. One event concerns many partitions, so these lines have a burst
-	// of one, and the line that stands for the others lists their partitions.
+	// partitionKey is the attribute of lines about one partition. One cause often affects many partitions. Therefore
+	// these lines have a burst of one, and the line that represents the others lists their partitions.
 	partitionKey = "partition"
 )
 
-// Limiter is a slog.Handler that limits how many lines of one kind are written, a kind being a level and a message. Neither a
+// Limiter is a slog.Handler that limits how many lines of one kind are written. A kind is a level and a message. Neither a
 // client that repeats a mistake nor an outage with many consequences can fill the log:
 //
 //	first line ──▶ burst is written ──▶ further lines are held back ──pause──▶ the last one is written, with not_logged=<others>
 //	                                        ▲                                        │ more lines: the pause doubles
 //	                                        └────────────────────────────────────────┘ none in a pause: the burst is free again
 //
-// Every line is either written or counted in a not_logged. Close writes what is held back.
+// Every line is either written or counted in a not_logged. Close writes the lines that are held back.
 type Limiter struct {
 	next slog.Handler
-	// partition is the value of the attribute partitionKey if WithAttrs has set it.
+	// partition is the value of the attribute partitionKey if it was set by WithAttrs.
 	partition  slog.Value
 	partitions bool
 	table      *lineTable
 }
 
-// NewLimiter returns a limiter in front of next. The caller closes it.
+// NewLimiter returns a limiter in front of the handler next. The caller closes it.
 func NewLimiter(next slog.Handler) *Limiter {
 	return &Limiter{next: next, table: &lineTable{kinds: map[lineKind]*lines{}}}
 }
@@ -52,21 +54,21 @@ type lineKind struct {
 // lineTable is shared by a limiter and all handlers derived from it.
 type lineTable struct {
 	mu     sync.Mutex
-	kinds  map[lineKind]*lines // at most maxKinds, and one more for each level
+	kinds  map[lineKind]*lines // at most maxKinds, plus one for each level
 	closed bool
 }
 
 // lines is the state of one kind.
 type lines struct {
-	written int // in the current burst
+	written int // number of lines written in the current burst
 	pause   time.Duration
 	timer   *time.Timer
-	held    *heldLine // the last line that was held back; nil for none
-	others  uint64    // lines that were held back before it
+	held    *heldLine // the last line that was held back; nil if there is none
+	others  uint64    // number of lines that were held back before held
 	where   partitions
 }
 
-// heldLine is a line together with the handler that has its attributes.
+// heldLine is a line together with the handler that has the line's attributes.
 type heldLine struct {
 	record  slog.Record
 	handler slog.Handler
@@ -74,13 +76,13 @@ type heldLine struct {
 
 type unlimitedKey struct{}
 
-// Unlimited returns a context whose log lines are always written, for records that must be complete, such as the actions of
-// operators. It must not be used for lines that a client can cause.
+// Unlimited returns a context whose log lines are always written. It is for records that must be complete, such as
+// operators' actions. It must not be used for lines that a client can cause.
 func Unlimited(ctx context.Context) context.Context {
 	return context.WithValue(ctx, unlimitedKey{}, true)
 }
 
-// Enabled reports whether the handler behind writes lines of a level.
+// Enabled reports whether the next handler writes lines of a level.
 func (l *Limiter) Enabled(ctx context.Context, level slog.Level) bool {
 	return l.next.Enabled(ctx, level)
 }
@@ -93,7 +95,7 @@ func (l *Limiter) Handle(ctx context.Context, record slog.Record) error {
 	return nil
 }
 
-// WithAttrs returns a handler with further attributes; it shares the limits of l.
+// WithAttrs returns a handler with additional attributes; it shares the limits of l.
 func (l *Limiter) WithAttrs(attrs []slog.Attr) slog.Handler {
 	derived := *l
 	derived.next = l.next.WithAttrs(attrs)
@@ -124,7 +126,7 @@ func (l *Limiter) partitionOf(record slog.Record) (slog.Value, bool) {
 	return value, found
 }
 
-// Close writes the lines that are held back. Later lines are not limited: the process ends.
+// Close writes the lines that are held back. Later lines are not limited, because the process is ending.
 func (l *Limiter) Close() {
 	l.table.mu.Lock()
 	defer l.table.mu.Unlock()
@@ -154,7 +156,7 @@ func (t *lineTable) admits(ctx context.Context, by *Limiter, record slog.Record)
 	kind := lineKind{record.Level, record.Message}
 	of := t.kinds[kind]
 	if of == nil && len(t.kinds) >= maxKinds {
-		kind.message = "" // no line has an empty message
+		kind.message = "" // no log line has an empty message
 		of = t.kinds[kind]
 	}
 	if of == nil {
@@ -172,12 +174,12 @@ func (t *lineTable) admits(ctx context.Context, by *Limiter, record slog.Record)
 	if aboutPartition {
 		of.where.add(partition)
 	}
-	// The attributes are kept beyond the call. The context gives a span whose ids the line must have.
+	// The line is written after the call, so its attributes are copied, and the ids of the context's span are added now.
 	of.held = &heldLine{withSpan(ctx, record), by.next}
 	return false
 }
 
-// elapsed runs at the end of a pause.
+// elapsed is called at the end of a pause.
 func (t *lineTable) elapsed(kind lineKind, of *lines) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -185,7 +187,7 @@ func (t *lineTable) elapsed(kind lineKind, of *lines) {
 		return
 	}
 	if of.held == nil {
-		delete(t.kinds, kind) // the burst is free again
+		delete(t.kinds, kind) // the next lines have a full burst again
 		return
 	}
 	of.flush()
@@ -193,7 +195,8 @@ func (t *lineTable) elapsed(kind lineKind, of *lines) {
 	of.timer.Reset(of.pause)
 }
 
-// flush writes the last line that was held back, which stands for the others. An error of the log has nowhere to go.
+// flush writes the last line that was held back, which represents the others. An error of the log cannot be reported
+// anywhere.
 func (of *lines) flush() {
 	if of.held == nil {
 		return

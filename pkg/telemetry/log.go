@@ -10,10 +10,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// maxValueBytes limits one value in a line. The stack of a panic fits.
+// maxValueBytes limits the length of one value in a line. It is large enough for the stack of a panic.
 const maxValueBytes = 8 << 10
 
-// newLogger returns the log of a service, and the limiter in it, which must be closed.
+// newLogger returns the log of a service, and its limiter, which must be closed.
 func newLogger(service string, cfg Config, w io.Writer) (*slog.Logger, *Limiter, error) {
 	level, err := cfg.level()
 	if err != nil {
@@ -33,7 +33,7 @@ func newLogger(service string, cfg Config, w io.Writer) (*slog.Logger, *Limiter,
 	return slog.New(limiter).With("service", service), limiter, nil
 }
 
-// level is info unless the settings say otherwise.
+// level returns the configured level; info by default.
 func (c Config) level() (level slog.Level, err error) {
 	if c.LogLevel == "" {
 		return level, nil
@@ -44,7 +44,7 @@ func (c Config) level() (level slog.Level, err error) {
 	return level, nil
 }
 
-// cut shortens a value that is too long. It applies to every part of a line, the message too.
+// cut shortens a value that is too long. It applies to every part of a line, including the message.
 func cut(_ []string, attr slog.Attr) slog.Attr {
 	switch value := attr.Value.Any().(type) {
 	case string:
@@ -63,7 +63,8 @@ func shortened(text string) string {
 	return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:maxValueBytes], ""), len(text))
 }
 
-// traceHandler adds the ids of the span in the context, so that a log line leads to its trace and back.
+// traceHandler adds the ids of the span in the context to a line, so that the line and the trace can be found from each
+// other.
 type traceHandler struct{ slog.Handler }
 
 func (h traceHandler) Handle(ctx context.Context, record slog.Record) error {

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// maxListed is the highest partition, plus one, that a line lists. Lines about higher ones are only counted.
+// maxListed is the number of partitions that a line can list: 0 to maxListed-1. Lines about higher partitions are only
+// counted.
 const maxListed = 1024
 
 // partitions is a set of partitions, of bounded size.
@@ -16,7 +17,7 @@ type partitions struct {
 	words [maxListed / 64]uint64
 }
 
-// add adds the value of an attribute. Values that are not the number of a partition are ignored.
+// add adds the value of an attribute. Values that are not a partition number are ignored.
 func (p *partitions) add(value slog.Value) {
 	var n uint64
 	switch value = value.Resolve(); value.Kind() {
@@ -25,7 +26,7 @@ func (p *partitions) add(value slog.Value) {
 	case slog.KindUint64:
 		n = value.Uint64()
 	default:
-		if _, err := fmt.Sscan(value.String(), &n); err != nil { // a type of its own
+		if _, err := fmt.Sscan(value.String(), &n); err != nil { // the value has another type
 			return
 		}
 	}
@@ -47,7 +48,7 @@ func (p *partitions) has(n int) bool {
 	return n < maxListed && p.words[n/64]&(1<<(n%64)) != 0
 }
 
-// String lists the members in ranges, such as 0-2,5.
+// String lists the members as ranges, such as 0-2,5.
 func (p *partitions) String() string {
 	var ranges []string
 	for n := 0; n < maxListed; n++ {

@@ -8,16 +8,16 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traceparentKey is spelled as W3C does. NATS headers, unlike those of HTTP, tell upper from lower case.
+// traceparentKey is spelled as in W3C trace context. Unlike HTTP headers, NATS headers are case-sensitive.
 const traceparentKey = "traceparent"
 
-// InjectHeader puts the trace of ctx into the headers of a NATS message, making the map if there is none, and gives them
-// back:
+// InjectHeader puts the trace of ctx into the headers of a NATS message and returns the headers. If header is nil, it makes
+// the map:
 //
 //	msg.Header = telemetry.InjectHeader(ctx, msg.Header)
 //
-// A trace that is not recorded is left out, which keeps the stored messages small: a missing header means "not recorded",
-// so a consumer without one continues no trace, and should not begin one of its own.
+// A trace that is not recorded is left out, which keeps stored messages small. A missing header means "not recorded",
+// so a consumer that gets no header continues no trace, and should not begin a new one.
 func InjectHeader(ctx context.Context, header map[string][]string) map[string][]string {
 	parent := Traceparent(ctx)
 	if parent == "" {
@@ -30,8 +30,8 @@ func InjectHeader(ctx context.Context, header map[string][]string) map[string][]
 	return header
 }
 
-// ExtractHeader continues the trace in the headers of a NATS message. Without one, or with one that is malformed, it gives
-// ctx back.
+// ExtractHeader continues the trace in the headers of a NATS message. If the header is missing or malformed, it returns
+// ctx unchanged.
 func ExtractHeader(ctx context.Context, header map[string][]string) context.Context {
 	values := header[traceparentKey]
 	if len(values) == 0 {
@@ -40,7 +40,7 @@ func ExtractHeader(ctx context.Context, header map[string][]string) context.Cont
 	return WithTraceparent(ctx, values[0])
 }
 
-// Traceparent is the W3C form of the trace in ctx; empty when there is none that is recorded.
+// Traceparent returns the W3C form of the trace in ctx; empty if there is no recorded trace.
 func Traceparent(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsSampled() {
 		return ""
@@ -50,7 +50,8 @@ func Traceparent(ctx context.Context) string {
 	return string(value)
 }
 
-// WithTraceparent continues the trace that Traceparent wrote. An empty or malformed one changes nothing.
+// WithTraceparent continues the trace in a text that Traceparent returned. If the text is empty or malformed, it returns
+// ctx unchanged.
 func WithTraceparent(ctx context.Context, parent string) context.Context {
 	if parent == "" {
 		return ctx
@@ -59,13 +60,14 @@ func WithTraceparent(ctx context.Context, parent string) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, &value)
 }
 
-// Link refers a span to another trace, as a batch does to each of the commands in it. It reports whether there is one.
+// Link makes a link from a span to another trace. For example, a batch links to the trace of each of its commands. It
+// returns false if parent names no trace.
 func Link(parent string) (trace.Link, bool) {
 	link := trace.LinkFromContext(WithTraceparent(context.Background(), parent))
 	return link, link.SpanContext.IsValid()
 }
 
-// carrier holds one traceparent.
+// carrier contains one traceparent.
 type carrier string
 
 func (c *carrier) Get(key string) string {
@@ -86,10 +88,11 @@ func (*carrier) Keys() []string { return []string{traceparentKey} }
 // Send describes a span that publishes to a subject.
 func Send(subject string) trace.SpanStartEventOption { return messaging("send", subject) }
 
-// Process describes a span that handles what came from a stream or subject.
+// Process describes a span that handles a message from a stream or subject.
 func Process(source string) trace.SpanStartEventOption { return messaging("process", source) }
 
-// messaging holds the attribute names in one place: the conventions for messaging may still change.
+// messaging makes the attributes of Send and Process. The attribute names are only here, because the messaging
+// conventions may still change.
 func messaging(operation, destination string) trace.SpanStartEventOption {
 	return trace.WithAttributes(
 		attribute.String("messaging.system", "nats"),

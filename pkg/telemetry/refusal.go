@@ -2,14 +2,14 @@ package telemetry
 
 import "net/http"
 
-// refusal is why a request is not answered: a code for programs, and what to do about it for people.
+// refusal is the reason why a request is refused: a code for programs, and advice for people.
 type refusal struct {
 	status int
 	code   string
 	text   string
 }
 
-// The refusals of the admin server.
+// The possible refusals of the admin server.
 var (
 	refuseCrossSite = refusal{
 		http.StatusForbidden, "cross_site",

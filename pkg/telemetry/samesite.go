@@ -6,18 +6,18 @@ import (
 	"slices"
 )
 
-// probePaths show no more than whether the service is well. A browser may follow a link to them from anywhere.
+// probePaths show only whether the service is healthy. A browser may follow links to them from any site.
 var probePaths = []string{"/livez", "/healthz", "/readyz"}
 
-// sameSite refuses requests that a browser makes for a page of another site. Such a page cannot show a token, but it runs on the
-// operator's machine, from which an admin server on loopback takes every request; and a browser that has the token adds it by
-// itself. Programs such as Prometheus and curl send neither Origin nor Sec-Fetch-Site, so nothing changes for them.
+// sameSite refuses requests that a browser makes for a page of another site. Such a page does not know the token. But it runs on the
+// operator's machine, from which an admin server on loopback accepts every request. And if the browser has the token, it adds it by
+// itself. Programs such as Prometheus and curl send neither Origin nor Sec-Fetch-Site, so they are not affected.
 //
-// A site whose name points to this machine (DNS rebinding) passes here, because its browser regards the request as its own. The
-// guard refuses it by its Host.
+// A site whose name points to this machine (DNS rebinding) passes this check, because the browser regards the request as same-site. The
+// guard refuses it because of its Host header.
 func sameSite(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// What is answered may not be shown or read by another site either.
+		// Other sites may not embed or read the answer either.
 		w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -30,8 +30,8 @@ func sameSite(next http.Handler) http.Handler {
 	})
 }
 
-// isCrossSite reports whether a browser sent the request for a page of another origin. Ports of one host are one site and several
-// origins, so a page on another port of this machine is refused as well.
+// isCrossSite reports whether a browser sent the request for a page of another origin. Ports of one host belong to the
+// same site but are different origins, so a page on another port of this machine is refused too.
 func isCrossSite(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" && !isOwnOrigin(origin, r) {
 		return true
@@ -39,13 +39,13 @@ func isCrossSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":
 		return false
-	default: // cross-site, same-site, and whatever browsers may send in the future
+	default: // cross-site, same-site, and values that browsers may send in the future
 		return !slices.Contains(probePaths, r.URL.Path)
 	}
 }
 
-// isOwnOrigin reports whether the origin is the server that the request was sent to. The scheme is not compared: a proxy may add
-// TLS.
+// isOwnOrigin reports whether the origin is the server to which the request was sent. The scheme is not compared, because
+// a proxy may add TLS.
 func isOwnOrigin(origin string, r *http.Request) bool {
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && u.Host == r.Host

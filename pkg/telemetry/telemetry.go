@@ -1,10 +1,10 @@
 // Package telemetry gives a service its logger, its metrics registry, its tracer and its admin server.
 //
-// Everything is handed on explicitly: the package sets no globals, neither slog's nor OpenTelemetry's nor Prometheus's, so
-// several services, or several tests, live side by side in one process. Without a collector it is silent and a span costs one
-// small allocation; with one that is away it says so once a minute and never makes a message wait.
+// Everything is passed explicitly: the package sets no globals of slog, OpenTelemetry or Prometheus, so
+// several services, or several tests, can run in one process. Without a collector, it exports nothing and a span costs one
+// small allocation. If the collector is unavailable, it warns once a minute and never delays a message.
 //
-// What must not be logged (tokens, secrets, the text of messages) is left out by the caller; the package cannot know it.
+// Callers must not log tokens, secrets or the text of messages; the package cannot recognise them.
 package telemetry
 
 import (
@@ -26,7 +26,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/settings"
 )
 
-// Config says what a service tells about itself, and where.
+// Config configures the telemetry of a service.
 type Config struct {
 	// LogLevel is debug, info, warn or error. Defaults to info.
 	LogLevel string `help:"Lowest level that is logged." enum:"debug,info,warn,error" default:"info"`
@@ -34,11 +34,12 @@ type Config struct {
 	LogFormat string `help:"Form of log lines." enum:"text,json" default:"text"`
 	// Installation is the value of the label installation of every metric. Defaults to none: no label.
 	Installation string `help:"Value of the label installation of every metric, for a Prometheus that scrapes several installations; empty for no label."`
-	// OTLPEndpoint is host:port (no TLS) or a URL with http or https. Defaults to none: no traces are made. The variables
-	// are those of the OpenTelemetry specification; the others in it (headers, certificates, resource) hold as well.
+	// OTLPEndpoint is host:port (no TLS), or a URL with http or https. Defaults to none: no traces are made. Its
+	// environment variables are defined by the OpenTelemetry specification. The other variables of that specification
+	// (headers, certificates, resource) also take effect.
 	OTLPEndpoint string `name:"otlp-endpoint" help:"Collector that takes traces over OTLP/gRPC, as host:port or URL; empty makes no traces." env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT"`
-	// SampleRatio is the share of traces that begin here and are recorded; what comes in with a trace follows its decision.
-	// 0.1 because a tenth of the messages shows everything and costs little.
+	// SampleRatio is the share of traces beginning in this service that are recorded. For a trace that begins elsewhere,
+	// the decision made there applies. Defaults to 0.1: a tenth of the messages shows every problem and costs little.
 	SampleRatio float64 `help:"Share of traces that are recorded, 0 to 1." default:"0.1" range:"0..1"`
 }
 
@@ -59,19 +60,19 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Telemetry is what a service observes itself with.
+// Telemetry contains the log, the metrics and the tracer of a service.
 type Telemetry struct {
 	// Log writes the service's log. Lines logged with the context of a span carry its trace_id and span_id. The number of lines
 	// of one kind is limited, see Limiter.
 	Log *slog.Logger
-	// Registry holds the metrics of the process and whatever the service adds.
+	// Registry contains the metrics of the process and those that the service adds.
 	Registry *prometheus.Registry
-	// TracerProvider makes tracers. Without a collector their spans do nothing.
+	// TracerProvider makes tracers. Without a collector, their spans are not recorded.
 	TracerProvider trace.TracerProvider
-	// Propagator carries traces across gRPC; for NATS there are InjectHeader and ExtractHeader.
+	// Propagator carries traces across gRPC. For NATS, use InjectHeader and ExtractHeader.
 	Propagator propagation.TextMapPropagator
 
-	installation string // empty for no label
+	installation string // empty if there is no label
 
 	limiter  *Limiter                    // nil for Discard
 	stop     func(context.Context) error // nil without a collector
@@ -79,7 +80,7 @@ type Telemetry struct {
 	stopErr  error
 }
 
-// Start begins telemetry for a service; its log goes to w. The caller ends it with Shutdown.
+// Start begins telemetry for a service and writes its log to w. The caller ends it with Shutdown.
 func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telemetry, error) {
 	if !utf8.ValidString(cfg.Installation) {
 		return nil, errors.New("the name of the installation is not valid UTF-8")
@@ -114,7 +115,7 @@ func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telem
 	return t, nil
 }
 
-// Discard is telemetry that nobody looks at, for tests and for callers that have none to give.
+// Discard returns telemetry that discards everything, for tests and for callers without telemetry.
 func Discard() *Telemetry {
 	return &Telemetry{
 		Log:            slog.New(slog.DiscardHandler),
@@ -124,15 +125,15 @@ func Discard() *Telemetry {
 	}
 }
 
-// Tracing reports whether traces are made at all. Where it is false, a hot path need not prepare anything for them.
+// Tracing reports whether traces are made. If it returns false, a hot path need not prepare anything for traces.
 func (t *Telemetry) Tracing() bool { return t.stop != nil }
 
-// Tracer is the tracer of a part of the service, which is named by its package path.
+// Tracer returns the tracer for a part of the service. name is the path of the part's package.
 func (t *Telemetry) Tracer(name string) trace.Tracer { return t.TracerProvider.Tracer(name) }
 
-// Shutdown sends the spans that are still held, for as long as ctx allows but at most shutdownLimit, and gives up on the
-// rest. Then it writes the log lines that are held back. It waits for everything telemetry started. Calling it again does
-// nothing.
+// Shutdown exports the remaining spans, for as long as ctx allows but at most shutdownLimit, and drops the rest. Then it
+// writes the log lines that are held back. It waits for all goroutines that telemetry started. Further calls have no
+// effect.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	t.stopOnce.Do(func() {
 		if t.stop != nil {

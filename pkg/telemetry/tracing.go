@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// exportTimeout is how long one batch of spans is tried before it is given up.
+	// exportTimeout is the time limit for exporting one batch of spans.
 	exportTimeout = 10 * time.Second
-	// shutdownLimit keeps a collector that is away from holding up the end of a process.
+	// shutdownLimit prevents an unavailable collector from delaying the end of a process.
 	shutdownLimit = 5 * time.Second
-	// warnEvery is the least time between two warnings about the collector.
+	// warnEvery is the minimum time between two warnings about the collector.
 	warnEvery = time.Minute
 )
 
-// newTracing makes a provider that exports to the collector, and what ends it.
+// newTracing makes a provider that exports to the collector, and the function that ends it.
 func newTracing(ctx context.Context, service string, cfg Config, log *slog.Logger) (trace.TracerProvider, func(context.Context) error, error) {
 	if cfg.SampleRatio < 0 || cfg.SampleRatio > 1 {
 		return nil, nil, fmt.Errorf("sample ratio %v is not between 0 and 1", cfg.SampleRatio)
@@ -35,7 +35,8 @@ func newTracing(ctx context.Context, service string, cfg Config, log *slog.Logge
 	if err != nil {
 		return nil, nil, err
 	}
-	// The environment's own attributes come last and win: the operator knows better what to call the service.
+	// Attributes from the environment come last and take precedence, because the operator knows better how to name the
+	// service.
 	about, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithHost(),
 		resource.WithAttributes(attribute.String("service.name", service)), resource.WithFromEnv())
 	if err != nil {
@@ -58,8 +59,8 @@ func newTracing(ctx context.Context, service string, cfg Config, log *slog.Logge
 	stop := func(ctx context.Context) error {
 		ctx, done := context.WithTimeout(ctx, shutdownLimit)
 		defer done()
-		// The provider returns early from a context that ends, leaving its export running. Abandoning the export instead
-		// makes it return early and leave nothing.
+		// If ctx ends, Shutdown would return early while its export still runs. Abandoning the export also makes Shutdown
+		// return early, and leaves nothing running.
 		defer context.AfterFunc(ctx, export.abandon)()
 		if err := provider.Shutdown(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("ending traces: %w", err)
@@ -80,19 +81,20 @@ func endpointOptions(endpoint string) ([]otlptracegrpc.Option, error) {
 	return []otlptracegrpc.Option{otlptracegrpc.WithEndpointURL(endpoint)}, nil
 }
 
-// exporter keeps failures of the collector away from OpenTelemetry's global error handler, which prints each of them.
+// exporter hides failures of the collector from OpenTelemetry's global error handler, which prints each of them.
 type exporter struct {
 	sdktrace.SpanExporter
 	log *slog.Logger
 
 	mu        sync.Mutex
-	cancel    context.CancelFunc // ends the export under way
-	abandoned bool               // no further exports: shutdown has no more time
+	cancel    context.CancelFunc // ends the running export
+	abandoned bool               // shutdown has no more time, so no further exports are made
 	warned    time.Time
-	lost      int // spans since the last warning
+	lost      int // number of spans lost since the last warning
 }
 
-// ExportSpans never fails: spans that the collector does not take are gone, and all that is left is to say so.
+// ExportSpans never returns an error. If the collector does not accept spans, they are lost, and ExportSpans only logs a
+// warning.
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -108,7 +110,7 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	return nil
 }
 
-// abandon ends the export under way, and lets no other take time.
+// abandon ends the running export and prevents further ones.
 func (e *exporter) abandon() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

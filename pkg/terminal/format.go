@@ -6,14 +6,14 @@ import (
 	"reflect"
 )
 
-// Safe is text that is printed as it is: the result of Sprintf, or text of the program's own.
+// Safe is text that is printed unchanged: the result of Sprintf, or text of the program itself.
 type Safe string
 
-// Name is Line for the arguments of Sprintf and Fprintf.
+// Name is Line for arguments of Sprintf and Fprintf.
 func Name(text string) Safe { return Safe(Line(text)) }
 
-// Sprintf is fmt.Sprintf with every text, error and Stringer among the arguments made safe by Text; those of type Safe stay as they
-// are.
+// Sprintf is like fmt.Sprintf, but makes every text, error and Stringer among the arguments safe with Text. Arguments of
+// type Safe are not changed.
 func Sprintf(format string, args ...any) Safe {
 	safe := make([]any, len(args))
 	for i, arg := range args {
@@ -28,7 +28,7 @@ func Sprintf(format string, args ...any) Safe {
 			safe[i] = Text(arg.String())
 		default:
 			if v := reflect.ValueOf(arg); v.Kind() == reflect.String {
-				arg = Text(v.String()) // an id, or another type made of text
+				arg = Text(v.String()) // an id, or another type based on text
 			}
 			safe[i] = arg
 		}
@@ -36,7 +36,7 @@ func Sprintf(format string, args ...any) Safe {
 	return Safe(fmt.Sprintf(format, safe...))
 }
 
-// Fprintf writes what Sprintf returns.
+// Fprintf writes the result of Sprintf.
 func Fprintf(w io.Writer, format string, args ...any) error {
 	_, err := io.WriteString(w, string(Sprintf(format, args...)))
 	return err

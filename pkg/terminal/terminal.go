@@ -1,8 +1,7 @@
-// Package terminal makes text of other people safe to print at a terminal: messages, names, ids, and errors of servers.
+// Package terminal makes text from other people safe to print on a terminal: messages, names, ids, and errors of servers.
 //
-// Such text may hold escape sequences that steer the terminal, line breaks that forge another person's line, marks that reverse the
-// order of what follows, and combining characters that cover other lines. Every command prints it through Line, Text or JSON, and
-// through nothing else.
+// Such text may contain escape sequences that control the terminal, line breaks that forge another person's line, marks that reverse the
+// order of the following text, and combining characters that cover other lines. Every command prints such text only with Line, Text or JSON.
 package terminal
 
 import (
@@ -12,11 +11,12 @@ import (
 	"unicode/utf8"
 )
 
-// Indent begins every line of a Text but the first. A line at the left margin is therefore never part of somebody's text.
+// Indent begins every line of a Text except the first. Therefore a line at the left margin is never part of another
+// person's text.
 const Indent = "    "
 
-// maxMarks is the number of combining and joining characters after one another that are kept. Written languages and emoji need at
-// most seven.
+// maxMarks is the number of consecutive combining and joining characters that are kept. Written languages and emoji need
+// at most seven.
 const maxMarks = 8
 
 const (
@@ -26,8 +26,8 @@ const (
 	popIsolate         = "\u2069"
 )
 
-// Line returns a text as one line, for names, ids, reasons and cells of tables. Line breaks are escaped, like all other control
-// characters.
+// Line returns a text as one line, for names, ids, reasons and cells of tables. It escapes line breaks and all other
+// control characters.
 func Line(text string) string {
 	if plain(text) {
 		return text
@@ -35,7 +35,8 @@ func Line(text string) string {
 	return clean(text)
 }
 
-// Text returns a text of several lines, for messages and errors. Each line after the first begins with Indent; tabs are spaces.
+// Text returns a text of several lines, for messages and errors. Each line after the first begins with Indent. Tabs
+// become spaces.
 func Text(text string) string {
 	if plain(text) {
 		return text
@@ -49,12 +50,13 @@ func Text(text string) string {
 	return strings.Join(lines, "\n"+Indent)
 }
 
-// JSON escapes, in encoded JSON, the characters that JSON allows but a terminal obeys. The result is the same JSON value.
+// JSON escapes characters in encoded JSON that JSON allows but that control a terminal. The result is the same JSON
+// value.
 func JSON(encoded []byte) []byte {
 	var b strings.Builder
 	for _, r := range string(encoded) {
 		switch {
-		case r < 0x7f || !hidden(r): // the encoder escaped those below already
+		case r < 0x7f || !hidden(r): // the encoder has already escaped characters below 0x7f
 			b.WriteRune(r)
 		case r > 0xffff:
 			high, low := surrogates(r)
@@ -71,7 +73,7 @@ func surrogates(r rune) (high, low rune) {
 	return 0xd800 + r>>10, 0xdc00 + r&0x3ff
 }
 
-// plain reports whether a text consists of printable ASCII, as most do.
+// plain reports whether a text consists only of printable ASCII, which is the usual case.
 func plain(text string) bool {
 	for i := range len(text) {
 		if text[i] < ' ' || text[i] > '~' {
@@ -81,7 +83,8 @@ func plain(text string) bool {
 	return true
 }
 
-// clean escapes everything in one line that has no place in it, and isolates its direction if it is written from right to left.
+// clean escapes every character of a line that must not be printed. If the line is written from right to left, it also
+// isolates the line's direction.
 func clean(line string) string {
 	var b strings.Builder
 	marks, rightToLeft := 0, false
@@ -112,7 +115,7 @@ func clean(line string) string {
 	return b.String()
 }
 
-// escaped names a character as Go source does.
+// escaped returns the escape sequence of a character in Go syntax.
 func escaped(r rune) string {
 	switch {
 	case r == '\n':
@@ -130,18 +133,19 @@ func escaped(r rune) string {
 	}
 }
 
-// hidden reports whether a character is not printed but acts on what is: controls, line and paragraph separators, and invisible
-// formatting characters, among them all that change the direction. The joiners and the tags of flags belong to written text.
+// hidden reports whether a character is invisible but affects other text: controls, line and paragraph separators, and
+// invisible formatting characters, including all that change the direction. Joiners, and tags of flags, are not hidden,
+// because written text needs them.
 func hidden(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Cs) || (unicode.Is(unicode.Cf, r) && !mark(r))
 }
 
-// mark reports whether a character changes the one before it and takes no place of its own.
+// mark reports whether a character changes the character before it and has no width of its own.
 func mark(r rune) bool {
 	return unicode.In(r, unicode.Mn, unicode.Me) || r == zeroWidthNonJoiner || r == zeroWidthJoiner || (r >= 0xe0020 && r <= 0xe007f)
 }
 
-// writtenRightToLeft reports whether a character is in the blocks that Unicode keeps for scripts written from right to left.
+// writtenRightToLeft reports whether a character is in a Unicode block for scripts written from right to left.
 func writtenRightToLeft(r rune) bool {
 	return (r >= 0x0590 && r <= 0x08ff) || (r >= 0xfb1d && r <= 0xfdff) || (r >= 0xfe70 && r <= 0xfefc) ||
 		(r >= 0x10800 && r <= 0x10fff) || (r >= 0x1e800 && r <= 0x1efff)

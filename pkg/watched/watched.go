@@ -1,11 +1,11 @@
-// Package watched holds what was read from files, and reads it again when the files change: a secret, a key or a certificate
-// is replaced by replacing its file, without a restart.
+// Package watched keeps the content of files, and reads the files again when they change. To replace a secret, a key or a
+// certificate, replace its file; no restart is needed.
 //
-// It notices a change when the content is needed, at most once a second. There is no goroutine to start or stop. New files
-// that cannot be used (half written, expired, empty) are reported once, and the content before them stays in force. Links are
-// followed, which is how Kubernetes replaces a secret.
+// It checks for changes when the content is used, at most once a second. There is no goroutine to start or stop. If new
+// files cannot be used (half written, expired, empty), this is reported once, and the previous content stays in use.
+// Symbolic links are followed, because Kubernetes replaces a secret by changing a link.
 //
-// It knows nothing about what the files hold: the caller reads and checks them.
+// It does not interpret the files: the caller reads and checks them.
 package watched
 
 import (
@@ -19,35 +19,36 @@ import (
 	"time"
 )
 
-// recheck is the shortest time between two looks at the files.
+// recheck is the minimum time between two checks of the files.
 const recheck = time.Second
 
-// Config says what to read. Read is required.
+// Config describes the files and how to read them. Read is required.
 type Config[T any] struct {
 	// Paths are the files. If there are none, the content is read once and never changes.
 	Paths []string
 	// Read reads the files.
 	Read func() (T, error)
-	// Accept may refuse a content that replaces another one. It is not called for the first content. Defaults to none.
+	// Accept may refuse new content that would replace the current content. It is not called for the first content.
+	// Defaults to accepting all content.
 	Accept func(T) error
-	// Replaced is called after a content replaced another one, and Refused with the reason why the one in force stays. Both
-	// are called while Current waits, so they must not call it. They default to doing nothing.
+	// Replaced is called after new content has replaced the old. Refused is called with the reason why new content was
+	// not used. Both are called while Current waits, so they must not call Current. They default to doing nothing.
 	Replaced func(T)
 	Refused  func(error)
 }
 
-// Files is the content of some files. It is safe for concurrent use.
+// Files keeps the current content of some files. It is safe for concurrent use.
 type Files[T any] struct {
 	cfg Config[T]
 
 	mu      sync.Mutex
 	content T
-	seen    []os.FileInfo // the files that content was read from
-	refused []os.FileInfo // the files that were reported as unusable
+	seen    []os.FileInfo // the state of the files when the content was read
+	refused []os.FileInfo // the state of the files that were reported as unusable
 	checked time.Time
 }
 
-// Load reads the files for the first time; files that cannot be used are an error then.
+// Load reads the files for the first time; files that cannot be used are an error.
 func Load[T any](cfg Config[T]) (*Files[T], error) {
 	f := &Files[T]{cfg: cfg}
 	seen, err := f.look()
@@ -61,7 +62,7 @@ func Load[T any](cfg Config[T]) (*Files[T], error) {
 	return f, nil
 }
 
-// Current returns the content in force, after a look at the files if the last one was a second ago.
+// Current returns the current content. If the last check was at least a second ago, it first checks the files.
 func (f *Files[T]) Current() T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,7 +71,7 @@ func (f *Files[T]) Current() T {
 		return f.content
 	}
 	f.checked = now
-	files, err := f.look() // before reading: what is written meanwhile is a change the next time
+	files, err := f.look() // before reading: a later write then counts as a change at the next check
 	if err == nil && same(files, f.seen) {
 		return f.content
 	}
@@ -82,7 +83,8 @@ func (f *Files[T]) Current() T {
 		err = f.cfg.Accept(next)
 	}
 	if err != nil {
-		// Tried again every time, since files are often replaced one after the other; reported once.
+		// Reading is tried again at every check, because files are often replaced one after the other. The failure is
+		// reported once.
 		if f.refused == nil || !same(files, f.refused) {
 			f.refused = slices.Clone(files)
 			if f.cfg.Refused != nil {
@@ -98,7 +100,7 @@ func (f *Files[T]) Current() T {
 	return f.content
 }
 
-// look returns the state of the files, with nil for each that is not there.
+// look returns the state of the files, with nil for each missing file.
 func (f *Files[T]) look() (files []os.FileInfo, err error) {
 	files = make([]os.FileInfo, 0, len(f.cfg.Paths))
 	for _, path := range f.cfg.Paths {
@@ -118,10 +120,10 @@ func same(a, b []os.FileInfo) bool {
 	})
 }
 
-// maxSecretBytes is far above any secret and keeps a wrong path, to a device or a log, from being read whole.
+// maxSecretBytes is far above the size of any secret. It prevents reading a whole device or log if the path is wrong.
 const maxSecretBytes = 64 << 10
 
-// ReadSecret reads a file that holds one secret. Editors and `echo` end files with a line break that is not part of the secret.
+// ReadSecret reads a file that contains one secret. It removes a line break at the end, which editors and `echo` add.
 func ReadSecret(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package certstest makes real certificates for tests. It is never part of a program.
+// Package certstest makes real certificates for tests. No program imports it.
 package certstest
 
 import (
@@ -11,13 +11,13 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs/devca"
 )
 
-// CA is an authority of one test.
+// CA is the certificate authority of one test.
 type CA struct {
 	tb testing.TB
 	ca *devca.CA
 }
 
-// New makes an authority that is trusted only where the test says so.
+// New makes an authority. Only programs that a test configures accordingly trust it.
 func New(tb testing.TB) CA {
 	tb.Helper()
 	ca, err := devca.New(tb.Name())
@@ -25,14 +25,14 @@ func New(tb testing.TB) CA {
 	return CA{tb, ca}
 }
 
-// Issue writes a certificate for these names (DNS names, IP addresses, URIs), valid for an hour, with its key and the
-// authority to dir. A second call replaces the files.
+// Issue writes a certificate, its key and the authority to dir. The certificate is for these names (DNS names, IP
+// addresses, URIs) and valid for an hour. A second call replaces the files.
 func (c CA) Issue(dir string, names ...string) certs.Config {
 	c.tb.Helper()
 	return c.IssueFor(time.Hour, dir, names...)
 }
 
-// IssueFor is Issue with a lifetime; a negative one makes an expired certificate.
+// IssueFor is Issue with a lifetime; a negative lifetime makes an expired certificate.
 func (c CA) IssueFor(lifetime time.Duration, dir string, names ...string) certs.Config {
 	c.tb.Helper()
 	cfg, err := c.ca.Issue(dir, devca.Request{Names: names, Lifetime: lifetime})

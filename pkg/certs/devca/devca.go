@@ -1,4 +1,4 @@
-// Package devca is a certificate authority for development and tests: it makes a root of its own and certificates from it.
+// Package devca is a certificate authority for development and tests: it makes a root certificate and issues certificates signed by it.
 //
 // It is not for production: the root's key is not protected, certificates are never revoked, and identities are not
 // checked. In production, use the authority of your platform.
@@ -29,10 +29,10 @@ type CA struct {
 	key         *ecdsa.PrivateKey
 }
 
-// rootLifetime is longer than that of any certificate it signs.
+// rootLifetime is longer than the lifetime of the certificates that the root signs.
 const rootLifetime = 10 * 365 * 24 * time.Hour
 
-// New makes a root.
+// New makes an authority with a new root certificate.
 func New(name string) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -53,17 +53,18 @@ func New(name string) (*CA, error) {
 	return &CA{certificate: certificate, key: key}, nil
 }
 
-// Request describes a certificate, which can be used by both sides of a connection.
+// Request describes a certificate. The certificate can be used by servers and by clients.
 type Request struct {
-	// Names are the names in the certificate: DNS names, IP addresses, and URIs, which are recognised by ://. The first is
-	// also the common name.
+	// Names are the names in the certificate: DNS names, IP addresses, and URIs, which are recognised by ://. The first
+	// name is also the common name.
 	Names []string
-	// Lifetime begins an hour before the present time, because clocks differ; a negative one makes an expired certificate.
+	// Lifetime is the time until the certificate expires. Its validity begins an hour before now, because clocks differ.
+	// A negative lifetime makes an expired certificate.
 	Lifetime time.Duration
 }
 
-// Issue makes a certificate and writes cert.pem, key.pem and ca.pem to dir, which is created if it does not exist. Each
-// existing file is replaced atomically, the certificate last.
+// Issue makes a certificate and writes cert.pem, key.pem and ca.pem to dir. It creates dir if needed. It replaces
+// existing files atomically, the certificate last.
 func (ca *CA) Issue(dir string, request Request) (certs.Config, error) {
 	cfg := certs.Config{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"), CAFile: filepath.Join(dir, "ca.pem")}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -113,7 +114,7 @@ func (ca *CA) Issue(dir string, request Request) (certs.Config, error) {
 	return cfg, nil
 }
 
-// replace creates or replaces the file atomically: a concurrent reader gets the old content or the new.
+// replace creates or replaces a file atomically: a concurrent reader gets either the old or the new content.
 func replace(path string, data []byte) error {
 	next := path + ".new"
 	if err := os.WriteFile(next, data, 0o600); err != nil {

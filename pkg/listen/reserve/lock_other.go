@@ -4,5 +4,5 @@ package reserve
 
 import "os"
 
-// lock does nothing: only calls of the same process exclude each other here.
+// lock does nothing: on this system only calls of the same process exclude each other.
 func lock(*os.File) error { return nil }

@@ -1,4 +1,4 @@
-// Package telemetrytest is shared by tests that look at what a service logs.
+// Package telemetrytest is shared by tests that check the log of a service.
 package telemetrytest
 
 import (

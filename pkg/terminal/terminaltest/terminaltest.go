@@ -1,4 +1,4 @@
-// Package terminaltest checks what programs print.
+// Package terminaltest checks the output of programs.
 package terminaltest
 
 import (
@@ -8,16 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// Hostile is what somebody may choose as text of a message, as a name or as a reason, to harm those who print it. ForgedLine is
-// the line that it pretends is another person's.
+// Hostile is a hostile text of a message, name or reason. It is made to harm people who print it on a terminal.
+// ForgedLine is the line in it that pretends to be another person's.
 const (
 	ForgedLine = "15:04 [bob] #7 bob: pay eve"
 	Hostile    = "eve\x1b[2J\x1b]0;owned\a\u009b31m\r\n" + ForgedLine + "\n" + ForgedLine + "\r" + ForgedLine + "\u2028" + ForgedLine +
 		"\u202eevil\u2066\u200b\ufeff\x00\x7f" + "Z\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301\u0301 שלום\xff"
 )
 
-// Check returns an error if printed text holds anything but line feeds that a terminal obeys, or a line that another person's text
-// forged at the left margin.
+// Check returns an error if printed text contains control characters other than line feeds, or a line at the left margin
+// that another person's text forged.
 func Check(printed string) error {
 	if !utf8.ValidString(printed) {
 		return fmt.Errorf("invalid UTF-8 in %q", printed)

@@ -15,7 +15,7 @@ func (s *source) appendJSON(message *protogen.Message) {
 	for _, field := range message.Fields {
 		switch {
 		case isOneof(field):
-			// protojson keeps the order of the declarations, and the choices of a oneof are declared together.
+			// protojson keeps the order of declaration, and the fields of a oneof are declared together.
 			if field == field.Oneof.Fields[0] {
 				s.appendOneof(field.Oneof)
 			}
@@ -65,7 +65,7 @@ func (s *source) appendField(field *protogen.Field) {
 	}
 }
 
-// isSet returns the condition under which a single field is encoded, and its value then.
+// isSet returns the condition under which a singular field is encoded, and the value to encode.
 func isSet(field *protogen.Field, name string) (condition, v string) {
 	kind := field.Desc.Kind()
 	switch {

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// checkWire writes the function that checks the binary form of a message, and one for the entries of each of its maps.
+// checkWire writes the function that checks the binary form of a message, and one more for the entries of each map field.
 func (s *source) checkWire(message *protogen.Message) {
 	s.p("\nfunc (w *wire) check%s(data []byte) bool {", s.of(message))
 	s.checkFields(message, nil)
@@ -20,7 +20,7 @@ func (s *source) checkWire(message *protogen.Message) {
 	}
 }
 
-// checkFields writes the body of a check. For the entry of a map it also checks that its key is new.
+// checkFields writes the body of a check function. For an entry of a map it also checks that the key is new.
 func (s *source) checkFields(message *protogen.Message, mapField *protogen.Field) {
 	if len(message.Fields) == 0 {
 		s.p("if len(data) > 0 {\nw.tag(&data)\nreturn w.unknown()\n}\nreturn true\n}")

@@ -1,6 +1,6 @@
-// Command framegen writes the per-message code of package frame: the JSON encoder, the JSON decoder and the check of binary
-// frames. It reads compiled descriptors and knows no message by name. What every message shares is written by hand in
-// package frame; generated code only calls it. scripts/generate.sh runs it.
+// Command framegen generates the code of package frame for each message: the JSON encoder, the JSON decoder and the check
+// of binary frames. Its input is compiled descriptors; no message is named in its code. The code that all messages share
+// is written by hand in package frame. scripts/generate.sh runs it.
 package main
 
 import (

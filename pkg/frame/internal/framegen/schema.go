@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
-// schema is the input of the generator: the messages that the roots contain, at any depth.
+// schema is the input of the generator: the root messages and all messages in them, at any depth.
 type schema struct {
 	// all is every message, by full name.
 	all []*protogen.Message
@@ -24,7 +24,7 @@ type schema struct {
 	packages map[protogen.GoImportPath]protogen.GoPackageName
 }
 
-// load finds the messages and refuses what the generated code cannot handle.
+// load finds the messages. It returns an error if a message has a feature that the generated code cannot handle.
 func load(set *descriptorpb.FileDescriptorSet, strict, lenient []string) (*schema, error) {
 	request := &pluginpb.CodeGeneratorRequest{ProtoFile: set.GetFile()}
 	for _, file := range set.GetFile() {
@@ -100,8 +100,8 @@ func collect(message *protogen.Message, reached map[*protogen.Message]bool) erro
 	return nil
 }
 
-// name gives every message the name that its functions have: its own, preceded by its package's name if two messages have
-// the same one.
+// name gives every message the name that its functions use: its own name. If two messages have the same name, the
+// package's name comes first.
 func (s *schema) name() error {
 	shared := map[string]int{}
 	for _, message := range s.all {
@@ -124,7 +124,7 @@ func (s *schema) name() error {
 	return nil
 }
 
-// value is the value field of a map's entries.
+// value returns the value field of a map's entries.
 func value(field *protogen.Field) *protogen.Field { return field.Message.Fields[1] }
 
 // isOneof reports whether a field belongs to a oneof that the schema declares. An optional field does not.
@@ -132,7 +132,7 @@ func isOneof(field *protogen.Field) bool {
 	return field.Oneof != nil && !field.Oneof.Desc.IsSynthetic()
 }
 
-// maxFields limits the fields of a message that are not choices of a oneof: the check of binary frames marks them in one
+// maxFields limits the number of fields of a message outside of oneofs: the check of binary frames marks them in one
 // 64-bit word.
 const maxFields = 64
 

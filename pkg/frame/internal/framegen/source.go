@@ -47,19 +47,19 @@ type source struct {
 	imports map[protogen.GoImportPath]bool
 }
 
-// p adds a line.
+// p adds a line to the file.
 func (s *source) p(line string, args ...any) {
 	fmt.Fprintf(&s.body, line, args...)
 	s.body.WriteByte('\n')
 }
 
-// goName is a name with its package, which gets imported.
+// goName returns a name qualified by its package, and imports the package.
 func (s *source) goName(ident protogen.GoIdent) string {
 	s.imports[ident.GoImportPath] = true
 	return string(s.packages[ident.GoImportPath]) + "." + ident.GoName
 }
 
-// of returns the name of a message's function.
+// of returns the name of the functions of a message.
 func (s *source) of(message *protogen.Message) string { return s.names[message] }
 
 // enum returns the generated table of an enum: its values by name, or its names by value.
@@ -77,7 +77,7 @@ func (s *source) goType(field *protogen.Field) string {
 	case protoreflect.MessageKind:
 		return "*" + s.goName(field.Message.GoIdent)
 	default:
-		return field.Desc.Kind().String() // the two have the same names for strings, bools and integers
+		return field.Desc.Kind().String() // Go uses the same type names for strings, bools and integers
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package frametest makes random messages for the tests of package frame, and contains a schema with everything that
+// Package frametest makes random messages for the tests of package frame, and contains a schema with every feature that
 // framegen supports.
 package frametest
 
@@ -15,7 +15,7 @@ const Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 // Options configure Fill.
 type Options struct {
-	// Set are fields that are set wherever they occur; in a oneof, they are chosen.
+	// Set are fields that are always set where they occur; in a oneof, they are chosen.
 	Set Way
 	// OpenEnums also sets enums to values that the schema does not know.
 	OpenEnums bool
@@ -23,7 +23,7 @@ type Options struct {
 	NoChoice bool
 }
 
-// Fill sets random fields of a message, at any depth, to any values of their types.
+// Fill sets random fields of a message, at any depth, to random values of their types.
 func Fill(t *rapid.T, m proto.Message, options Options) {
 	(&filler{t: t, Options: options}).message(m.ProtoReflect(), 0)
 }
@@ -142,10 +142,10 @@ func (f *filler) scalar(field protoreflect.FieldDescriptor) protoreflect.Value {
 	}
 }
 
-// Way is the fields that lead to a field, itself the last.
+// Way is the path to a field: the fields that lead to it, and the field itself as the last.
 type Way = []protoreflect.FieldDescriptor
 
-// EveryField calls fn with every field that a message holds at any depth, and the fields on the way to it.
+// EveryField calls fn with every field in a message at any depth, and the path to it.
 func EveryField(m proto.Message, fn func(name string, way Way)) {
 	seen := map[protoreflect.FieldDescriptor]bool{}
 	var visit func(m protoreflect.MessageDescriptor, way Way)

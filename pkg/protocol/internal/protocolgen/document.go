@@ -50,7 +50,7 @@ type closeCode struct {
 	Why       string            `json:"why"`
 }
 
-// codeRange is the close codes after which a client does not reconnect, also those that it does not know.
+// codeRange is the range of close codes after which a client does not reconnect, even if it does not know the code.
 type codeRange struct {
 	First errcode.CloseCode `json:"first"`
 	Last  errcode.CloseCode `json:"last"`
@@ -62,13 +62,14 @@ type kind struct {
 	Level  conversation.Level `json:"level"`
 	Class  string             `json:"class"`
 	Roles  []string           `json:"roles"`
-	// Direct means that it is allowed in direct conversations, Message that its events are messages.
+	// Direct means that the kind is allowed in direct conversations. Message means that its events are messages.
 	Direct  bool   `json:"direct"`
 	Message bool   `json:"message"`
 	Doc     string `json:"doc"`
 }
 
-// number is a number of up to 64 bits. Above 2^53 it is a string, as in protobuf JSON: most readers of JSON have no other way.
+// number is a number of up to 64 bits. Above 2^53 it is written as a string, as in protobuf JSON, because most JSON
+// readers cannot represent it as a number.
 type number uint64
 
 // MarshalJSON implements json.Marshaler.

@@ -1,5 +1,5 @@
-// Command protocolgen writes protocol.json and README.md of package protocol out of the tables of packages protocol, errcode and
-// conversation. scripts/generate.sh runs it.
+// Command protocolgen writes protocol.json and README.md of package protocol from the tables of packages protocol,
+// errcode and conversation. scripts/generate.sh runs it.
 package main
 
 import (

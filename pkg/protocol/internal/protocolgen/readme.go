@@ -85,7 +85,7 @@ func row(out *bytes.Buffer, cells ...string) {
 
 func rule(out *bytes.Buffer, columns int) { out.WriteString(strings.Repeat("|---", columns) + "|\n") }
 
-// digits is a number without its name.
+// digits formats a number as digits, without the name that its type has for it.
 func digits[T ~int | ~int32 | ~uint32 | ~uint64](n T) string { return fmt.Sprintf("%d", n) }
 
 func code(name string) string { return "`" + name + "`" }
