@@ -2,17 +2,17 @@
 // connections and partitions, explains why a user did or did not get an event, closes connections, revokes tokens, moves
 // partitions and retries dead letters.
 //
-// It keeps no state, so any process may mount it; runnel-delivery and standalone do. It combines data of the store with the
-// answers that gateways and workers return over NATS within two seconds; instances that did not answer are listed as missing. It
-// decides nothing about messages, and returns no content of users except the body of a dead letter that is requested.
+// It keeps no state, so any process may mount it; runnel-delivery and standalone do. It combines data of the store with
+// the answers that gateways and workers return over NATS within two seconds; instances that did not answer are listed as
+// missing. It decides nothing about messages. It returns no content of users except the body of a requested dead letter.
 //
 //	connections.go    connections and users
 //	conversations.go  conversations and members; verify.go their hash chains
-//	partitions.go     who owns what, and moves
+//	partitions.go     owners of partitions, and moves
 //	deadletters.go    commands that became dead letters
 //	level.go          the protocol level
 //	erase.go          erasure of content; backup.go: backups
-//	explain.go        facts about one event and one user ─▶ verdict.go: what decides, pure ─▶ timeline.go
+//	explain.go        facts about one event and one user ─▶ verdict.go: the deciding fact, pure ─▶ timeline.go
 package admin
 
 import (
@@ -71,15 +71,16 @@ func (s *Server) Register(server rpc.Registrar) {
 const (
 	serviceGateway, serviceDelivery = "gateway", "delivery"
 
-	// callTimeout limits a call that has no deadline, gatherTimeout the wait for the answers of instances.
+	// callTimeout is the time limit of a call without a deadline. gatherTimeout is the time limit for the answers of
+	// instances.
 	callTimeout   = 30 * time.Second
 	gatherTimeout = 2 * time.Second
 
-	// flushTimeout limits how long a notice may take to be sent to NATS.
+	// flushTimeout is the time limit for sending a notice to NATS.
 	flushTimeout = 500 * time.Millisecond
 )
 
-// gather limits the wait for answers. It reserves a part of the caller's deadline, so that an answer that lists what is missing
+// gather limits the wait for answers. It reserves a part of the caller's deadline, so that an incomplete answer still
 // arrives before the deadline.
 func gather(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
 	if deadline, set := ctx.Deadline(); set {
@@ -94,8 +95,8 @@ type from[T any] struct {
 	said     *T
 }
 
-// askAll queries all instances of a service, and returns the answers by name. An instance that did not answer, or that answered
-// with an error other than NOT_FOUND, is missing. The error has a gRPC code.
+// askAll queries all instances of a service, and returns the answers by name. missing lists the instances that did not
+// answer, or that answered with an error other than NOT_FOUND. The error has a gRPC code.
 func askAll[T any, M interface {
 	*T
 	proto.Message
@@ -128,12 +129,13 @@ func reason(err error) string {
 	return status.Code(err).String()
 }
 
-// acted logs an action of an operator. The log of actions is complete.
+// acted logs an action of an operator. These log lines are never suppressed.
 func (s *Server) acted(ctx context.Context, what string, args ...any) {
 	s.Log.InfoContext(telemetry.Unlimited(ctx), "an operator's action", append([]any{"did", what, "caller", rpc.Caller(ctx)}, args...)...)
 }
 
-// notify publishes a notice and flushes it. The notice may still be lost: its receivers also check periodically.
+// notify publishes a notice and flushes it. If the notice is lost, its receivers still learn of the change, because they
+// also check periodically.
 func (s *Server) notify(ctx context.Context, subject string, data []byte) {
 	err := s.Bus.PublishMsg(&nats.Msg{Subject: subject, Data: data})
 	if err == nil {
@@ -146,8 +148,8 @@ func (s *Server) notify(ctx context.Context, subject string, data []byte) {
 	}
 }
 
-// userNamed returns the id of the user that an operator named: by that id, or by the name that the issuer of tokens uses. Every
-// method that takes a user from an operator calls it.
+// userNamed returns the id of the user that an operator named, either by the user id or by the name that the token issuer
+// uses. Every method with a user parameter calls it.
 func userNamed(field, typed string) (string, error) {
 	user, err := conversation.ParseUser(typed)
 	if err != nil {

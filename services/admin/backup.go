@@ -7,7 +7,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// MarkBackup records what a backup contains, so that the streams may purge it.
+// MarkBackup records which commands a backup contains, so that the streams may purge them.
 func (s *Server) MarkBackup(ctx context.Context, request *adminv1.MarkBackupRequest) (*adminv1.MarkBackupResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

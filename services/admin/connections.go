@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	// countTimeout and revokeTimeout divide the second within which a revoked user is disconnected: the first limits counting the
-	// user's connections, the second the gateways' confirmations that they have closed them.
+	// countTimeout and revokeTimeout divide the second within which a revoked user is disconnected. countTimeout limits
+	// counting the user's connections. revokeTimeout limits the wait for the gateways to confirm that they have closed
+	// them.
 	countTimeout, revokeTimeout = 200 * time.Millisecond, 700 * time.Millisecond
 )
 
@@ -99,7 +100,7 @@ func (s *Server) GetConnection(ctx context.Context, request *adminv1.GetConnecti
 	return nil, status.Error(codes.NotFound, "no gateway has this connection")
 }
 
-// Disconnect closes one connection, or all of a user.
+// Disconnect closes one connection, or all connections of a user.
 func (s *Server) Disconnect(ctx context.Context, request *adminv1.DisconnectRequest) (*adminv1.DisconnectResponse, error) {
 	if (request.GetConnectionId() == "") == (request.GetUserId() == "") {
 		return nil, invalid("connection_id, user_id: exactly one must be set")
@@ -152,9 +153,9 @@ func (s *Server) GetUser(ctx context.Context, request *adminv1.GetUserRequest) (
 	return response, nil
 }
 
-// RevokeUser revokes a user's tokens and closes their connections. The store comes first: from then on an old token is refused.
-// Gateways close connections on the notice. They are also called, so that they confirm it; those that do not are listed as
-// missing.
+// RevokeUser revokes a user's tokens and closes their connections. It first writes to the store: from then on old tokens
+// are refused. Then it sends a notice, on which gateways close connections. It also calls the gateways to get a
+// confirmation; gateways that do not confirm are listed as missing.
 func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequest) (*adminv1.RevokeUserResponse, error) {
 	user, err := userNamed("user_id", request.GetUserId())
 	if err != nil {
@@ -167,8 +168,8 @@ func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequ
 		return nil, err
 	}
 	response := &adminv1.RevokeUserResponse{BeforeMs: revoked.GetBeforeMs()}
-	// Counted before the notice, because the connections that it closes cannot be counted afterwards. Instances that do not answer
-	// in time are asked again.
+	// Count before the notice, because closed connections cannot be counted afterwards. Instances that do not answer in
+	// time are asked again.
 	counting, cancel := gather(ctx, countTimeout)
 	before, _, _ := askAll[gatewayv1.ListConnectionsResponse](counting, s, serviceGateway, "ListConnections",
 		&gatewayv1.ListConnectionsRequest{UserId: user, Limit: rpc.MaxItems})

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// shownMembers is how many members are returned with a conversation's state; ListMembers returns all.
+// shownMembers is the number of members that are returned with a conversation's state; ListMembers returns all members.
 const shownMembers = 100
 
 var errNoConversation = status.Error(codes.NotFound, "there is no such conversation")

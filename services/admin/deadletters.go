@@ -36,7 +36,7 @@ func (s *Server) ListDeadLetters(ctx context.Context, request *adminv1.ListDeadL
 	return &adminv1.ListDeadLettersResponse{DeadLetters: page.GetDeadLetters(), More: page.GetMore()}, nil
 }
 
-// GetDeadLetter returns one dead letter, with its command if that can be decoded.
+// GetDeadLetter returns one dead letter. It includes the command if the payload can be decoded.
 func (s *Server) GetDeadLetter(ctx context.Context, request *adminv1.GetDeadLetterRequest) (*adminv1.GetDeadLetterResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -55,9 +55,9 @@ func (s *Server) GetDeadLetter(ctx context.Context, request *adminv1.GetDeadLett
 	return response, nil
 }
 
-// RetryDeadLetter sends the command again, as the same command in its next attempt: if it was committed in the meantime, because
-// its sender has retried it, the first outcome is returned. The dead letter is deleted once the command is committed. A refusal
-// of the retry is remembered like any other, so another retry gets the same refusal for ten minutes.
+// RetryDeadLetter sends the command again, in its next attempt. If the command was committed meanwhile, because its
+// sender retried it, the first outcome is returned. When the command is committed, the dead letter is deleted. A refusal
+// of the retry is remembered like any refusal, so a further retry gets the same refusal for ten minutes.
 func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDeadLetterRequest) (*adminv1.RetryDeadLetterResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -69,7 +69,7 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 	if err != nil {
 		return nil, err
 	}
-	// With a message id of its own; otherwise the broker may drop it as a duplicate of the dead-lettered copy.
+	// A new message id, so that the broker does not drop the message as a duplicate of the dead-lettered copy.
 	header := nats.Header{headerMsgID: {"retry." + rand.Text()}}
 	outcome, err := s.Submit(ctx, command, telemetry.InjectHeader(ctx, header))
 	if err != nil {
@@ -83,10 +83,10 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 		return nil, status.Error(codes.Unavailable, "it is not known whether the command was carried out; the dead letter is kept, retry it")
 	case conversationv1.ErrorCode_ERROR_CODE_UNSPECIFIED: // committed
 	default:
-		// Refused, at least for now. The dead letter is the only copy of what was sent, so it stays until an operator drops it.
+		// The retry was refused. The dead letter is the only copy of the command, so it stays until an operator drops it.
 		return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
 	}
-	// The command is committed whether or not the caller still waits.
+	// The command is committed, so drop the dead letter even if the caller no longer waits.
 	dropping, done := context.WithTimeout(context.WithoutCancel(ctx), gatherTimeout)
 	defer done()
 	_, err = s.History.DropDeadLetter(dropping, &historyv1.DropDeadLetterRequest{DeadLetterId: request.GetDeadLetterId()})

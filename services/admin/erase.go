@@ -17,7 +17,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Erase erases content of a conversation: by a command through the stream, so that the erasure has a position in the log.
+// Erase erases content of a conversation. It sends a command through the stream, so that the erasure has a position in
+// the log.
 func (s *Server) Erase(ctx context.Context, request *adminv1.EraseRequest) (*adminv1.EraseResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -17,16 +17,16 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// facts are everything that is known about one event and one user. The verdict depends on nothing else.
+// facts contains all known data about one event and one user. The verdict depends only on facts.
 type facts struct {
 	user         ids.User
 	conversation ids.Conversation
 	seq, head    ids.Seq
 
-	// event is the event's header; nil if it is not committed.
+	// event is the event's header; nil if the event is not committed.
 	event *conversationv1.Event
-	// visible: the user was a member at that seq. joined is the seq of the event that last made the user a member, 0 if the user is
-	// not a member now; last is the newest seq that the user may see.
+	// visible means that the user was a member at that seq. joined is the seq of the event that last made the user a
+	// member; 0 if the user is not a member now. last is the newest seq that the user may see.
 	visible, member bool
 	joined, last    ids.Seq
 	// cursor is the user's cursor in the store; nil if the user is not a member.
@@ -35,13 +35,14 @@ type facts struct {
 	// partition is the state of the conversation's partition, if the event is not committed.
 	partition *adminv1.Partition
 	gateways  []*gatewayv1.ExplainResponse
-	// settledMs is the time since which no gateway has disappeared: the memory of a gateway that has disappeared is lost.
+	// settledMs is the time since which no gateway has disappeared. The records of a gateway that has disappeared are
+	// lost.
 	settledMs int64
 	workers   []*deliveryv1.ExplainResponse
 	missing   []*adminv1.Missing
 }
 
-// person returns the user as an operator knows them: the name that the issuer of tokens uses.
+// person returns the user's name that operators know: the name that the token issuer uses.
 func (f *facts) person() string { return conversation.OriginalUser(f.user) }
 
 // Explain returns why a user did or did not get an event.
@@ -123,7 +124,7 @@ func (s *Server) stored(ctx context.Context, f *facts) error {
 	return nil
 }
 
-// remembered queries all gateways and workers.
+// remembered queries the records of all gateways and workers.
 func (s *Server) remembered(ctx context.Context, f *facts) error {
 	var gateways []from[gatewayv1.ExplainResponse]
 	var workers []from[deliveryv1.ExplainResponse]
@@ -147,7 +148,7 @@ func (s *Server) remembered(ctx context.Context, f *facts) error {
 		f.gateways = append(f.gateways, gateway.said)
 	}
 	for _, worker := range workers {
-		// Only this user's cursor is relevant here; those of other members are removed.
+		// Only this user's cursor is relevant, so the cursors of other members are removed.
 		worker.said.Cursors = slices.DeleteFunc(worker.said.GetCursors(), func(c *conversationv1.Cursor) bool { return ids.User(c.GetUserId()) != f.user })
 		f.workers = append(f.workers, worker.said)
 	}
@@ -168,7 +169,8 @@ func (f *facts) explain() *adminv1.ExplainResponse {
 	return response
 }
 
-// commit returns the worker that committed the event and what is remembered of the commit, by that worker or else by a gateway.
+// commit returns the worker that committed the event, and the record of the commit. The record comes from that worker if
+// it has one, otherwise from a gateway.
 func (f *facts) commit() (worker string, commit *deliveryv1.Commit) {
 	for _, w := range f.workers {
 		if w.GetCommit() != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/fleet"
 )
 
-// GetLevel returns the installation's protocol level and the level that each live part knows.
+// GetLevel returns the installation's protocol level and the highest level that each live part knows.
 func (s *Server) GetLevel(ctx context.Context, _ *adminv1.GetLevelRequest) (*adminv1.GetLevelResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -33,8 +33,8 @@ func (s *Server) GetLevel(ctx context.Context, _ *adminv1.GetLevelRequest) (*adm
 	return &adminv1.GetLevelResponse{Level: installation.GetLevel(), Parts: parts, Missing: missing}, nil
 }
 
-// RaiseLevel raises the installation's protocol level, unless a live part does not know it or did not answer. The history
-// service refuses a level that it does not know itself.
+// RaiseLevel raises the installation's protocol level, unless a live part does not know the new level or did not answer.
+// The history service refuses a level that it does not know.
 func (s *Server) RaiseLevel(ctx context.Context, request *adminv1.RaiseLevelRequest) (*adminv1.RaiseLevelResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -79,8 +79,8 @@ func mayRaise(level conversation.Level, parts []*adminv1.PartLevel, missing []*a
 	return nil
 }
 
-// levels returns the levels that live gateways and workers know. All instances are queried, to learn which exist; the level comes
-// with their signs of life. An instance that has sent no sign of life yet is missing.
+// levels returns the levels that live gateways and workers know. It queries all instances to learn which exist; their
+// signs of life state the level. An instance that has not sent a sign of life yet is listed as missing.
 func (s *Server) levels(ctx context.Context) ([]*adminv1.PartLevel, []*adminv1.Missing, error) {
 	gateways, missing, err := askAll[gatewayv1.GetGatewayResponse](ctx, s, serviceGateway, "GetGateway", &gatewayv1.GetGatewayRequest{})
 	if err != nil {

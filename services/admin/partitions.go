@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// moveTimeout is how long to wait for a handover, movePoll the interval at which the store is polled.
+	// moveTimeout is the time limit of a handover. movePoll is the interval at which the store is polled meanwhile.
 	moveTimeout = 10 * time.Second
 	movePoll    = 25 * time.Millisecond
 
-	// The states of a partition that have a name here; others are "stopped: " and why.
+	// States of a partition. A further state is "stopped: " and the reason.
 	stateRunning, stateStarting, stateNoOwner, stateUnknown = "running", "starting", "no owner", "unknown"
 )
 
@@ -51,7 +51,8 @@ func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*a
 	return response, nil
 }
 
-// ListPartitions lists every partition with its owner and lag. The owner comes from the store, the state from the owner.
+// ListPartitions lists every partition with its owner and lag. The owner comes from the store, the state from that
+// worker.
 func (s *Server) ListPartitions(ctx context.Context, _ *adminv1.ListPartitionsRequest) (*adminv1.ListPartitionsResponse, error) {
 	workers, missing, err := askAll[deliveryv1.ListPartitionsResponse](ctx, s, serviceDelivery, "ListPartitions", &deliveryv1.ListPartitionsRequest{})
 	if err != nil {
@@ -90,7 +91,7 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 			p.State = stateUnknown
 		}
 		if owner := said[p.GetOwner()]; owner != nil {
-			// The worker has the lease and has not started yet, unless it reports another state.
+			// The worker has the lease and has not started yet. If it reports another state, that state is used.
 			p.State = stateStarting
 			for _, mine := range owner.GetPartitions() {
 				if ids.Partition(mine.GetPartition()) == number {
@@ -114,7 +115,7 @@ func leaseOf(leases *historyv1.ListLeasesResponse, partition ids.Partition) *his
 	return nil
 }
 
-// ownerOf is the worker whose lease of a partition is valid; empty if there is none.
+// ownerOf returns the worker with a valid lease of a partition; empty if there is none.
 func ownerOf(leases *historyv1.ListLeasesResponse, partition ids.Partition) string {
 	if lease := leaseOf(leases, partition); lease.GetLiveForMs() > 0 {
 		return lease.GetWorker()
@@ -122,8 +123,8 @@ func ownerOf(leases *historyv1.ListLeasesResponse, partition ids.Partition) stri
 	return ""
 }
 
-// MovePartition moves a partition to another worker: it stores the request, wakes all workers so that they read it at once, and
-// waits for the handover.
+// MovePartition moves a partition to another worker. It stores the request and wakes all workers, so that they read it at
+// once. Then it waits for the handover.
 func (s *Server) MovePartition(ctx context.Context, request *adminv1.MovePartitionRequest) (*adminv1.MovePartitionResponse, error) {
 	partition, worker := ids.Partition(request.GetPartition()), request.GetWorker()
 	if partition >= ids.Partition(s.Partitions) {
@@ -143,7 +144,7 @@ func (s *Server) MovePartition(ctx context.Context, request *adminv1.MovePartiti
 	return &adminv1.MovePartitionResponse{Moved: moved}, nil
 }
 
-// awaitOwner waits until a worker owns a partition; an empty name stands for any worker. It returns false if ctx ends first.
+// awaitOwner waits until a worker owns a partition; an empty name means any worker. It returns false if ctx ends first.
 func (s *Server) awaitOwner(ctx context.Context, partition ids.Partition, worker string) (bool, error) {
 	ticker := time.NewTicker(movePoll)
 	defer ticker.Stop()

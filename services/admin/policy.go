@@ -6,7 +6,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Policy allows AdminService for operators only.
+// Policy allows only operators to call AdminService.
 func Policy() rpc.Policy {
 	operators := []rpc.Role{rpc.RoleAdmin}
 	return rpc.For(&adminv1.AdminService_ServiceDesc, map[string][]rpc.Role{

@@ -32,7 +32,8 @@ func (s *Server) PartitionTable() statuspage.Source {
 
 const partitionsTitle = "Partitions"
 
-// partitionTable marks the partitions that do not work and will not by themselves. One that is starting is no trouble.
+// partitionTable marks the partitions that are not working and will not recover by themselves. A partition that is
+// starting is not marked.
 func partitionTable(answer *adminv1.ListPartitionsResponse) statuspage.Table {
 	table := statuspage.Table{Title: partitionsTitle, Columns: []string{"partition", "owner", "state", "waiting", "watermark", "moving to"}}
 	running := 0
@@ -68,7 +69,7 @@ func partitionTable(answer *adminv1.ListPartitionsResponse) statuspage.Table {
 	return table
 }
 
-// owners names the workers with what they own, or counts them if they are many.
+// owners lists the workers with their partitions. If there are many workers, it returns their number.
 func owners(answer *adminv1.ListPartitionsResponse) string {
 	const most = 3
 	workers := answer.GetWorkers()
@@ -104,7 +105,7 @@ func deadLetterTable(letters []*historyv1.StoredDeadLetter, more bool) statuspag
 	if len(letters) == 0 {
 		return table
 	}
-	// The store lists them by partition, so with more than one page the newest ones may be on a later page.
+	// The store lists dead letters by partition, so with more than one page the newest may be on a later page.
 	newest := slices.SortedStableFunc(slices.Values(letters), func(x, y *historyv1.StoredDeadLetter) int { return cmp.Compare(y.GetTimeMs(), x.GetTimeMs()) })
 	for _, letter := range newest[:min(newestLetters, len(newest))] {
 		when := "unknown"

@@ -10,7 +10,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
-// maxTimeline limits the entries of a timeline, which is read by a person.
+// maxTimeline limits the number of entries of a timeline, which people read.
 const maxTimeline = 1000
 
 var steps = map[gatewayv1.StepKind]string{
@@ -26,8 +26,8 @@ var steps = map[gatewayv1.StepKind]string{
 	gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND: "was already received, as the client reported when it connected",
 }
 
-// timeline returns everything that is known, by time. Each entry's time comes from the clock where it happened, so neighbouring
-// entries from different places may be in the wrong order.
+// timeline returns all known steps by time. Each time comes from the clock of the machine where the step happened.
+// Therefore neighbouring steps from different machines may be in the wrong order.
 func (f *facts) timeline() []*adminv1.TimelineEntry {
 	var entries []*adminv1.TimelineEntry
 	add := func(ns int64, where, what string) {

@@ -32,14 +32,14 @@ const (
 	reachAcknowledged
 )
 
-// trail is one connection of the user, and how far the event got on it.
+// trail describes one connection of the user, and how far the event got on it.
 type trail struct {
 	*gatewayv1.Trail
 
 	gateway *gatewayv1.ExplainResponse
 	reach   reach
-	at      int64 // when it reached that stage, Unix nanoseconds; 0 if not known
-	// filled: the event arrived in another way than live.
+	at      int64 // when the event reached that stage, Unix nanoseconds; 0 if not known
+	// filled means that the event did not reach the connection live, but when it was filled from history or memory.
 	filled bool
 }
 
@@ -49,8 +49,8 @@ func (t *trail) String() string {
 	return fmt.Sprintf("connection %s (device %s) on gateway %s", t.GetConnectionId(), t.GetDeviceId(), t.gateway.GetGateway())
 }
 
-// verdict finds the deciding hop. It checks in the order of certainty: the state in the store, acknowledgements of devices,
-// current progress, earlier failures, and last that nothing is known.
+// verdict finds the step that decided whether the user got the event. It checks in the order of certainty: the state in the store, acknowledgements of devices,
+// current progress, and earlier failures. If nothing is known, it says so.
 //
 //	not committed ─▶ not a member ─▶ acknowledged ─▶ connected now: written, queued, or lost before its gateway
 //	─▶ was connected: why that ended ─▶ offline, or not known
@@ -141,7 +141,8 @@ func (f *facts) acknowledged(trails []*trail) (finding, bool) {
 	return found, true
 }
 
-// onItsWay handles the live connection on which the event got farthest.
+// onItsWay makes the finding for a live connection that has not acknowledged the event. It is called for the connection
+// on which the event got farthest.
 func (f *facts) onItsWay(t *trail) finding {
 	found := finding{filledLater: t.filled && t.reach >= reachQueued}
 	switch t.reach {
@@ -166,7 +167,8 @@ func (f *facts) onItsWay(t *trail) finding {
 	return found
 }
 
-// neverCame handles a live connection whose gateway has not received the event. It finds the last place that had it.
+// neverCame makes the finding for a live connection whose gateway has not received the event. It names the last place
+// that had the event.
 func (f *facts) neverCame(t *trail) finding {
 	if !covers(t.gateway.GetRemembersSinceMs(), f.committedNs()) && t.GetStanding() == nil {
 		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
@@ -206,7 +208,7 @@ func (f *facts) neverCame(t *trail) finding {
 			"%s. The partition's next owner republishes it. %s", behind, then)}
 }
 
-// told reports whether the broker is known to have received the event.
+// told reports whether the broker is known to have received the published event.
 func (f *facts) told() bool {
 	for _, w := range f.workers {
 		if w.GetCommit().GetPublishedNs() != 0 || w.GetRepublishedNs() != 0 {
@@ -218,7 +220,7 @@ func (f *facts) told() bool {
 	})
 }
 
-// lost handles the user's last connection, which ended before the event was acknowledged on it.
+// lost makes the finding for the user's last connection, which ended before it acknowledged the event.
 func (f *facts) lost(t *trail) finding {
 	got := map[reach]string{
 		reachNothing: "had not reached its gateway", reachGateway: "was not queued to it yet", reachQueued: "was queued and not written",
@@ -289,17 +291,17 @@ func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail
 			got = reachWritten
 		case gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND:
 			got = reachAcknowledged
-		default: // this step does not show how far the event got
+		default: // these steps do not show how far the event got
 		}
 		if got > t.reach {
 			t.reach, t.at = got, step.GetTimeNs()
 		}
 	}
-	// An event that was queued live to a connection may itself have reached the gateway from history.
+	// Even if the event was queued live to a connection, the gateway may have read it from history.
 	came := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_ROUTED))
 	filled := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_GAP_FILLED))
 	t.filled = (fromStore && !live) || (live && filled && !came)
-	// Steps are kept for a shorter time than the position of a connection.
+	// The recorder may no longer have the steps; the position of a connection is kept longer.
 	if standing := of.GetStanding(); standing != nil {
 		switch {
 		case ids.Seq(standing.GetAcknowledged()) >= f.seq && t.reach < reachAcknowledged:
@@ -335,8 +337,8 @@ func (f *facts) retries() (n uint32) {
 	return n
 }
 
-// received returns the seq that the user has received, and when it last moved: from the cursor in the store, or from the
-// owner's cursor, which may be slightly ahead.
+// received returns the seq up to which the user has received events, and when this seq last changed. It uses the cursor
+// in the store, or the owner's cursor, which may be slightly ahead.
 func (f *facts) received() (seq ids.Seq, atNs int64) {
 	seq, atNs = ids.Seq(f.cursor.GetDeliveredSeq()), f.cursor.GetDeliveredTimeMs()*1e6
 	for _, w := range f.workers {
@@ -349,8 +351,8 @@ func (f *facts) received() (seq ids.Seq, atNs int64) {
 	return seq, atNs
 }
 
-// committedNs returns when the event was committed; if that is no longer in memory, when the broker accepted its command,
-// shortly before.
+// committedNs returns when the event was committed. If that time is not known, it returns when the broker accepted the
+// command, which is shortly before.
 func (f *facts) committedNs() int64 {
 	if _, commit := f.commit(); commit.GetCommittedNs() != 0 {
 		return commit.GetCommittedNs()
@@ -370,7 +372,7 @@ func (f *facts) silent(service string) (instances []string) {
 	return instances
 }
 
-// when formats a time, and how long after the commit it was; empty if the time is not known.
+// when formats a time, and its distance from the commit; empty if the time is not known.
 func (f *facts) when(ns int64) string {
 	if ns == 0 {
 		return ""
@@ -394,7 +396,7 @@ func (f *facts) sentAgain() string {
 	}
 }
 
-// covers reports whether a memory that begins at a time includes an event.
+// covers reports whether records that begin at a time include an event.
 func covers(sinceMs, eventNs int64) bool { return sinceMs*1e6 <= eventNs }
 
 func clock(ns int64) string { return time.Unix(0, ns).UTC().Format("2006-01-02 15:04:05.000 UTC") }

@@ -18,11 +18,12 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// maxStretch is the most events that one call checks, maxFaults the most faults that it returns.
+// maxStretch is the maximum number of events that one call checks. maxFaults is the maximum number of faults that it
+// returns.
 const maxStretch, maxFaults = 10_000, 100
 
-// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is right, up to the head at the start of
-// the call. It reports each fault, and continues after it.
+// VerifyConversation checks a stretch of the log, up to the head at the start of the call: the stretch must be contiguous
+// and every hash must be right. It reports each fault, and continues after it.
 func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.VerifyConversationRequest) (*adminv1.VerifyConversationResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -66,7 +67,7 @@ func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.Verify
 	return c.response, nil
 }
 
-// check is the verification of one stretch in progress.
+// check is the running verification of one stretch.
 type check struct {
 	conversation ids.Conversation
 	head         *historyv1.Head
@@ -74,7 +75,7 @@ type check struct {
 	notChecked   uint64
 }
 
-// begin finds the hash that the first event of the stretch must contain as the previous one.
+// begin finds the previous hash that the first event of the stretch must contain.
 func (s *Server) begin(ctx context.Context, c *check) error {
 	switch after := c.response.GetChecked(); {
 	case after == 0:
@@ -91,7 +92,7 @@ func (s *Server) begin(ctx context.Context, c *check) error {
 	return nil
 }
 
-// event checks the next event that exists.
+// event checks the next existing event.
 func (c *check) event(event *conversationv1.Event) {
 	if missed := event.GetSeq() - c.response.GetChecked() - 1; missed > 0 {
 		c.gap(ids.Seq(event.GetSeq() - 1))
@@ -112,11 +113,12 @@ func (c *check) event(event *conversationv1.Event) {
 	if event.GetSeq() == c.head.GetHead() && !bytes.Equal(event.GetHash(), c.head.GetHeadHash()) {
 		c.fault(ids.Seq(event.GetSeq()), "its hash is not the one that the conversation's head has")
 	}
-	// After a fault the stored hash is trusted; otherwise one fault would make every later event look wrong.
+	// After a fault the stored hash is trusted; otherwise one fault would make every later event fail.
 	c.response.Checked, c.response.CheckedHash = event.GetSeq(), event.GetHash()
 }
 
-// unchecked notes an event that this build cannot check. That does not prove tampering, but the log is not proved to be right.
+// unchecked records an event that this build cannot check. The event is not proved to be tampered with, but the log is
+// not proved to be right either.
 func (c *check) unchecked(event *conversationv1.Event) {
 	c.notChecked++
 	if c.notChecked == 1 {
@@ -125,7 +127,7 @@ func (c *check) unchecked(event *conversationv1.Event) {
 	}
 }
 
-// gap notes that all events up to a seq are missing. The event after them has no previous hash to compare with.
+// gap records that all events up to a seq are missing. The previous hash of the event after them cannot be checked.
 func (c *check) gap(last ids.Seq) {
 	first := ids.Seq(c.response.GetChecked() + 1)
 	if first == last {
@@ -136,7 +138,7 @@ func (c *check) gap(last ids.Seq) {
 	c.response.Checked, c.response.CheckedHash = uint64(last), nil
 }
 
-// gapOf returns the last missing seq, if a missing event is the reason of an error.
+// gapOf returns the last missing seq, if the error is caused by a missing event.
 func gapOf(err error) (last ids.Seq, gap bool) {
 	if status.Code(err) != codes.DataLoss {
 		return 0, false
@@ -145,8 +147,8 @@ func gapOf(err error) (last ids.Seq, gap bool) {
 	return ids.Seq(missing.GetLast()), ok
 }
 
-// behind notes a gap up to a seq and continues after the next event: that event's previous hash is missing too, so it cannot be
-// checked.
+// behind records a gap up to the seq last and continues after the next event. The previous hash of the next event is also
+// missing, so that event cannot be checked.
 func (c *check) behind(last, until ids.Seq) {
 	if last >= until {
 		c.missing(until)
@@ -161,7 +163,7 @@ func (c *check) behind(last, until ids.Seq) {
 	c.response.Checked, c.response.CheckedHash = uint64(last+1), nil
 }
 
-// missing notes that the stretch ends early.
+// missing records that the stretch ends early.
 func (c *check) missing(until ids.Seq) {
 	c.gap(until)
 	if until == ids.Seq(c.head.GetHead()) {

@@ -11,8 +11,8 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// releaseLeases releases the leases of former workers, so that a process that was killed does not wait for its own leases to expire.
-// The caller must hold the lock that proves that no such worker lives.
+// releaseLeases releases the leases of former workers, so that after a kill the process need not wait for its old leases
+// to expire. The caller must hold the lock of the data directory, which proves that no other worker runs.
 func releaseLeases(ctx context.Context, store history.Store) error {
 	listed, err := store.Leases(ctx)
 	if err != nil {
@@ -32,7 +32,8 @@ func releaseLeases(ctx context.Context, store history.Store) error {
 	return nil
 }
 
-// isWithin reports whether a database is a file in a directory: then whoever holds the lock of the directory has it alone.
+// isWithin reports whether a database is a file in a directory. If so, the process that holds the directory's lock is the
+// only one that uses the database.
 func isWithin(dir, database string) bool {
 	path, ok := strings.CutPrefix(database, "sqlite:")
 	if !ok {

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// lockDir prevents a second process from using the data directory: two NATS servers must not share their files. The lock
-// ends with the process, however it ends; closing the file releases it.
+// lockDir prevents a second process from using the data directory: two NATS servers must not share their files. Closing
+// the file releases the lock. The kernel also releases it when the process ends, even after a crash.
 func lockDir(dir string) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// natsReady is how long the embedded server may take to recover its streams.
+// natsReady is the time limit for the embedded server to recover its streams.
 const natsReady = 30 * time.Second
 
-// startNATS starts a NATS server in this process. It opens no port: clients connect in memory.
+// startNATS starts a NATS server in this process. The server opens no port: clients connect in memory.
 func startNATS(cfg Config, log *slog.Logger) (*server.Server, error) {
 	ns, err := server.NewServer(&server.Options{
 		ServerName:   "runnel",
@@ -23,7 +23,7 @@ func startNATS(cfg Config, log *slog.Logger) (*server.Server, error) {
 		NoSigs:       true,
 		SyncInterval: cfg.SyncInterval,
 		MaxPayload:   1 << 20,
-		// The default limit, three quarters of the free disk, may be less than the streams reserve on a small machine.
+		// The default limit is three quarters of the free disk space. On a small machine, the streams may reserve more.
 		JetStreamMaxStore: max(cfg.NATS.MaxBytes*int64(cfg.NATS.Partitions)*5/4, 1<<30),
 	})
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// guardInterval is how often the embedded server is looked at.
+	// guardInterval is how often the embedded server is checked.
 	guardInterval = time.Second
-	// restartPause is the time between two starts, while the disk is still full.
+	// restartPause is the time between two starts while the disk is still full.
 	restartPause = 5 * time.Second
 	// writeError is in the text of an error of a stream that could not be written. NATS gives such errors no code.
 	writeError = "write error"
@@ -36,7 +36,7 @@ type embeddedNATS struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	current *server.Server // nil between two servers
+	current *server.Server // nil while a server is being replaced
 }
 
 // newEmbeddedNATS starts the server.
@@ -60,7 +60,7 @@ func (e *embeddedNATS) set(s *server.Server) {
 	e.current = s
 }
 
-// InProcessConn connects to the present server; the NATS client calls it for each connection.
+// InProcessConn connects to the current server; the NATS client calls it for each connection.
 func (e *embeddedNATS) InProcessConn() (net.Conn, error) {
 	s := e.server()
 	if s == nil {

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// natsLog passes on the lines of the embedded NATS server that an operator must know: its errors, and the warnings in natsWarnings.
-// After a process was killed, the server reports each stream whose index it rebuilds from the files; that is expected, and
-// becomes one line in plain words. Everything else is logged at debug level.
+// natsLog logs the lines of the embedded NATS server that matter to an operator: its errors, and the warnings in
+// natsWarnings. After a kill, the server reports each stream whose index it rebuilds from the files; this is expected,
+// and becomes one plain line. All other lines are logged at debug level.
 type natsLog struct{ log *slog.Logger }
 
 // natsWarnings are parts of the warnings that concern an operator: the store cannot be written, is full, or has lost data.
@@ -17,7 +17,7 @@ var natsWarnings = []string{
 	"Error recreating stream", "Error reading metafile", "Missing stream metafile", "checksums do not match",
 }
 
-// natsRebuilds begins the warnings about an index that is rebuilt.
+// natsRebuilds is the beginning of the warnings about an index that is rebuilt.
 const natsRebuilds = "Filestore ["
 
 // Warnf implements server.Logger.

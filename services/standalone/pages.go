@@ -9,7 +9,8 @@ import (
 //go:embed web
 var web embed.FS
 
-// pages serves the small chat page, and the development sign-in that it uses; signIn is nil if that is off.
+// pages serves the small chat page, and the development sign-in that it uses. signIn is nil if the development sign-in is
+// off.
 func pages(signIn *signIn) (http.Handler, error) {
 	files, err := fs.Sub(web, "web")
 	if err != nil {

@@ -19,19 +19,22 @@ import (
 )
 
 const (
-	// devTokenTTL is the lifetime of a token from the sign-in page; the page fetches a new one before it expires.
+	// devTokenTTL is the lifetime of a token from the sign-in page. The page fetches a new token before the old one
+	// expires.
 	devTokenTTL = time.Hour
-	// maxWrongCodes is the number of wrong codes that are answered in each wrongCodesFor; then every code is refused until it is over.
+	// maxWrongCodes is the number of wrong codes that are checked per wrongCodesFor. Above it, every code is refused
+	// until that time is over.
 	maxWrongCodes = 10
 	wrongCodesFor = 10 * time.Second
 	maxSignIn     = 1024
 )
 
-// signIn is the development sign-in: it gives a token of any user to whoever knows the code that the server printed at its start.
+// signIn is the development sign-in: anyone who knows the code that the server printed at its start gets a token of any
+// user.
 //
-// The address of a request proves nothing: behind a proxy on this machine every request comes from this machine. So the code is
-// what decides. It is valid until the process ends. That the request must also be addressed to this machine and come straight from
-// it keeps pages of other sites and forgotten proxies away.
+// The code decides, not the address of a request: behind a proxy on this machine, every request comes from this machine.
+// The code is valid until the process ends. In addition, the request must be addressed to this machine and must come from
+// it directly. This keeps out pages of other sites, and requests through forgotten proxies.
 type signIn struct {
 	secret []byte
 	code   string
@@ -91,11 +94,11 @@ func (s *signIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	// A token needs no escapes. If the client has disconnected, the error cannot be reported.
+	// A token needs no escaping. If the client has disconnected, the error cannot be reported to it.
 	_, _ = io.WriteString(w, `{"token":"`+token+`"}`+"\n")
 }
 
-// check compares a code in constant time. While too many wrong codes came, it compares none.
+// check compares a code in constant time. If there were too many wrong codes, it compares nothing and returns limited.
 func (s *signIn) check(code string) (right, limited bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +119,7 @@ func (s *signIn) check(code string) (right, limited bool) {
 	return false, false
 }
 
-// forwarded returns the name of a header that only a proxy adds; empty if there is none.
+// forwarded returns the name of a header in the request that only a proxy adds; empty if there is none.
 func forwarded(header http.Header) string {
 	for name := range header {
 		lower := strings.ToLower(name)
@@ -134,9 +137,9 @@ var proxyHeaders = []string{
 	"x-azure-clientip", "x-azure-fdid", "x-appengine-user-ip", "x-amzn-trace-id", "x-amz-cf-id", "cdn-loop", "x-proxyuser-ip",
 }
 
-// local reports whether a request comes from this machine and is addressed to it. The Host is checked because a page of another
-// site could let its own name resolve to this machine, and the Origin and Sec-Fetch-Site because a script of that page could send
-// requests.
+// local reports whether a request comes from this machine and is addressed to it. It checks Host, because a page of
+// another site can make its own name resolve to this machine. It checks Origin and Sec-Fetch-Site, because a script of
+// such a page can send requests.
 func local(r *http.Request) bool {
 	if !loopback(r.RemoteAddr) || !loopback(r.Host) {
 		return false

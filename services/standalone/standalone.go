@@ -34,7 +34,7 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// Config holds all settings. The parts have the same names as in the separate services.
+// Config contains all settings. Its sections have the same names as in the separate services.
 type Config struct {
 	DataDir      string        `help:"Directory for all data." default:"./runnel-data" type:"path"`
 	SyncInterval time.Duration `help:"How often the embedded NATS server syncs accepted commands to disk. Committed events are always synced at once." default:"2m" range:"1ms..24h"`
@@ -49,7 +49,7 @@ type Config struct {
 	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
 }
 
-// Validate checks all settings before anything is opened or created.
+// Validate checks all settings before any file is opened or created.
 func (c Config) Validate() error {
 	if err := settings.CheckRanges("", c); err != nil {
 		return err
@@ -64,7 +64,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Standalone is all services in one process. Create it with New, then call Run once.
+// Standalone contains all services in one process. Create it with New, then call Run once.
 type Standalone struct {
 	tel      *telemetry.Telemetry
 	lock     *os.File // the lock of the data directory
@@ -77,11 +77,11 @@ type Standalone struct {
 	delivery *delivery.Service
 	rpc      *rpc.Server
 	admin    *telemetry.Admin
-	// partitions is the number of all partitions; this process works on all of them.
+	// partitions is the number of partitions; this process works on all of them.
 	partitions int
 	status     *statuspage.Page
-	secret     []byte  // the development secret; nil if an authentication setting is set
-	signIn     *signIn // nil with a real authentication setting
+	secret     []byte  // the development secret; nil if authentication is configured
+	signIn     *signIn // nil if authentication is configured
 }
 
 // New opens the store, starts the embedded NATS server and creates the services. If it fails, everything that was started
@@ -96,7 +96,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 			s.close()
 		}
 	}()
-	if cfg.Auth.HasKeys() { // before the first file: it reads those of the keys
+	if cfg.Auth.HasKeys() { // before the first file is created, because this reads the key files
 		if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log}); err != nil {
 			return nil, fmt.Errorf("set up authentication: %w", err)
 		}
@@ -135,13 +135,13 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if err != nil {
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
-	s.store = opened // set only now: close must not be called on a store that was not opened
+	s.store = opened // set only now: close must not close a store that was not opened
 	if isWithin(cfg.DataDir, cfg.History.Database) {
 		if err := releaseLeases(ctx, s.store); err != nil {
 			return nil, err
 		}
 	}
-	// The services call each other through their generated clients, without a socket between them.
+	// The services call each other through their generated clients, without a socket.
 	inproc := rpc.NewInproc(tel)
 	s.history = history.New(cfg.History, s.store, tel.Log, tel.Registry)
 	historyv1.RegisterHistoryServiceServer(inproc, s.history)
@@ -189,7 +189,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	return s, nil
 }
 
-// checks are those of all parts. The store is one of them, so that its outage makes the process not ready.
+// checks returns the readiness checks of all parts. They include the store, so that its outage makes the process unready.
 func (s *Standalone) checks() map[string]telemetry.Check {
 	checks := s.gateway.Checks()
 	maps.Copy(checks, s.delivery.Checks())
@@ -199,21 +199,21 @@ func (s *Standalone) checks() map[string]telemetry.Check {
 	return checks
 }
 
-// Addr is the address that clients and browsers connect to.
+// Addr returns the address to which clients and browsers connect.
 func (s *Standalone) Addr() net.Addr { return s.gateway.Addr() }
 
-// RPCAddr is the address that services and `runnel admin` call.
+// RPCAddr returns the gRPC address for services and `runnel admin`.
 func (s *Standalone) RPCAddr() string { return s.rpc.Addr() }
 
-// AdminAddr is the address of the admin server; empty when it is off.
+// AdminAddr returns the address of the admin server; empty if it is off.
 func (s *Standalone) AdminAddr() string { return s.admin.Addr() }
 
-// Development reports whether the server gives tokens of any user to those who know its SignInCode, because no authentication is
-// configured.
+// Development reports whether no authentication is configured. Then the server gives tokens of any user to clients that
+// know its SignInCode.
 func (s *Standalone) Development() bool { return s.signIn != nil }
 
-// SignInCode is the code of the development sign-in, valid until the process ends; empty if it is off. Whoever knows it can sign in
-// as any user.
+// SignInCode returns the code of the development sign-in, valid until the process ends; empty if the sign-in is off.
+// Anyone who knows the code can sign in as any user.
 func (s *Standalone) SignInCode() string {
 	if s.signIn == nil {
 		return ""
@@ -221,11 +221,11 @@ func (s *Standalone) SignInCode() string {
 	return s.signIn.code
 }
 
-// readyInterval is how often WaitReady looks. The checks before the database's read memory only.
+// readyInterval is how often WaitReady runs the checks. All checks but the last one, of the database, only read memory.
 const readyInterval = 10 * time.Millisecond
 
-// WaitReady returns when clients are served and their commands committed. If ctx ends first, the error is what is missing. It is
-// called while Run runs.
+// WaitReady returns when the server serves clients and commits their commands. If ctx ends first, the error states which
+// check fails. Call it while Run runs.
 func (s *Standalone) WaitReady(ctx context.Context) error {
 	ticker := time.NewTicker(readyInterval)
 	defer ticker.Stop()
@@ -270,7 +270,7 @@ func (s *Standalone) Run(ctx context.Context) error {
 	group.Go(func() error { return s.status.Run(behind) })
 	front, stopFront := context.WithCancel(ctx)
 	defer stopFront()
-	context.AfterFunc(behind, stopFront) // if one part fails, all others are stopped
+	context.AfterFunc(behind, stopFront) // if a part fails, all other parts are stopped
 	context.AfterFunc(ctx, func() { s.admin.SetReady(false) })
 	err := s.gateway.Run(front)
 	stopBehind()
@@ -281,7 +281,7 @@ func (s *Standalone) Run(ctx context.Context) error {
 }
 
 func (s *Standalone) close() {
-	// If Run served them, the listeners are closed already.
+	// After Run, the listeners are already closed.
 	if s.gateway != nil {
 		s.gateway.Close()
 	}
@@ -315,7 +315,8 @@ func (s *Standalone) close() {
 	}
 }
 
-// DevSecret reads the secret that signs development tokens from the data directory, and creates it the first time.
+// DevSecret reads the secret that signs development tokens from the data directory. It creates the secret if there is
+// none.
 func DevSecret(dataDir string) ([]byte, error) {
 	path := filepath.Join(dataDir, "dev-secret")
 	data, err := os.ReadFile(path)

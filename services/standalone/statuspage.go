@@ -9,11 +9,11 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// stages are the way of a message through the process: from the gateway's frame to the recipients. The stage of the store is left
-// out, because a commit is nothing else here.
+// stages returns the stages of a message's path through the process, from the gateway's frame to the recipients. The
+// stage of the store is left out, because in this process it is the same as the commit.
 func stages() []statuspage.Stage { return statuspage.Merge(operator.Stages(), delivery.Stages()) }
 
-// charts are the charts of all services, those that are not folded away first.
+// charts returns the charts of all services, with the unfolded charts first.
 func charts() []statuspage.Chart {
 	return slices.Concat(operator.Charts(), delivery.Charts(), history.Charts())
 }

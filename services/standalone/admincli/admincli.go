@@ -21,21 +21,22 @@ import (
 
 // Exit codes of every command.
 const (
-	// ExitFailed means that the query or the order failed, or that a check found a fault.
+	// ExitFailed means that the query or the command failed, or that a check found a fault.
 	ExitFailed = 1
 	// ExitUsage means that the command line is invalid.
 	ExitUsage = 2
-	// ExitIncomplete means that the answer was printed but is incomplete: an instance did not answer, or a partition is
-	// still being handed over. What is missing is printed on standard error.
+	// ExitIncomplete means that the printed answer is incomplete: an instance did not answer, or a partition is still
+	// being handed over. The missing parts are printed on standard error.
 	ExitIncomplete = 3
 )
 
-// DefaultStandalone is the gRPC address of a standalone server when no address is set.
+// DefaultStandalone is the default gRPC address of a standalone server.
 const DefaultStandalone = "127.0.0.1:9000"
 
 // Command is `runnel admin` with all its subcommands.
 type Command struct {
-	// Address defaults to a delivery worker on this machine, or else to a standalone server on it.
+	// Address defaults to a delivery worker on this machine, and if there is none, to a standalone server on this
+	// machine.
 	Address []string `help:"gRPC address of a delivery worker, or several: the first reachable one is used." default:"127.0.0.1:9001,127.0.0.1:9000"`
 	TLS     TLS      `embed:"" prefix:"tls."`
 	// Timeout limits each call, not the whole command.
@@ -74,13 +75,13 @@ type TLS struct {
 	ServerName string `help:"DNS name that the worker's certificate must have." default:"runnel-delivery"`
 }
 
-// Console is the output of a command, with the clock that ages are computed from; times are printed in the clock's zone.
+// Console is the output of a command, and the clock for computing ages. Times are printed in the clock's zone.
 type Console struct {
 	Out, Err io.Writer
 	Now      func() time.Time
 }
 
-// session is one run of a command.
+// session is one run of a subcommand.
 type session struct {
 	Console
 
@@ -88,7 +89,7 @@ type session struct {
 	json  bool
 }
 
-// run connects, runs the command, and replaces its error by one that tells the operator what to do.
+// run connects and runs the command. If the command fails, the returned error tells the operator what to do.
 func (c *Command) run(console *Console, do func(s *session) error) (err error) {
 	conn, err := c.dial()
 	if err != nil {
@@ -103,7 +104,8 @@ func (c *Command) dial() (*grpc.ClientConn, error) {
 	if len(c.Address) == 1 {
 		return rpc.Dial(c.Address[0], config, telemetry.Discard())
 	}
-	// The first reachable address is used; calls are not spread over the addresses, because they may be different programs.
+	// Use the first reachable address. Calls are not distributed over the addresses, because these may be different
+	// programs.
 	list := manual.NewBuilderWithScheme("runnel")
 	var addresses []resolver.Address
 	for _, address := range c.Address {
@@ -123,7 +125,7 @@ type outcome struct {
 func (o *outcome) Error() string { return o.err.Error() }
 func (o *outcome) Unwrap() error { return o.err }
 
-// ExitCode is one of the exit codes above.
+// ExitCode returns the exit code of the program.
 func (o *outcome) ExitCode() int { return o.code }
 
 func usage(format string, args ...any) error {
@@ -134,7 +136,7 @@ func failed(format string, args ...any) error {
 	return &outcome{ExitFailed, fmt.Errorf(format, args...)}
 }
 
-// complete returns the error of an answer that lacks the part of some instance; nil if none is missing.
+// complete returns the error for an answer in which instances are missing; nil if none is missing.
 func complete(missing []*adminv1.Missing) error {
 	if len(missing) == 0 {
 		return nil
@@ -146,8 +148,8 @@ func complete(missing []*adminv1.Missing) error {
 	return &outcome{ExitIncomplete, fmt.Errorf("the answer is incomplete: no answer from %s", strings.Join(text, ", "))}
 }
 
-// turn reads page after page until there are no more or limit is reached, at most maxPage entries at once. ask returns the
-// number of entries on the page, and whether there are more.
+// turn reads page after page until the last page or until limit entries, at most maxPage entries per call. ask returns
+// the number of entries on the page, and whether there are more.
 func turn(ctx context.Context, limit uint32, ask func(ctx context.Context, limit uint32) (n int, more bool, err error)) (more bool, err error) {
 	more = true
 	for got := uint32(0); more && got < limit; {
@@ -161,5 +163,5 @@ func turn(ctx context.Context, limit uint32, ask func(ctx context.Context, limit
 	return more, nil
 }
 
-// maxPage is the service's limit of entries per answer.
+// maxPage is the maximum number of entries in one answer of the service.
 const maxPage = rpc.MaxItems

@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 )
 
-// maxMarks limits the size of the file of marks.
+// maxMarks limits the size of the file with the marks.
 const maxMarks = 1 << 20
 
 type backup struct {
@@ -35,7 +35,7 @@ func (m *markBackup) Run(ctx context.Context, c *Command, console *Console) erro
 	request := &adminv1.MarkBackupRequest{}
 	switch {
 	case (m.Marks == "") != m.Now:
-		// A mark without a backup lets the streams purge commands that a restore would need.
+		// Without a backup, a mark would let the streams purge commands that a restore needs.
 		return usage("name the FILE of marks from when the backup was begun, or say --now if the backup holds everything until now")
 	case m.Marks != "":
 		if err := readMarks(m.Marks, request); err != nil {
@@ -66,7 +66,7 @@ func readMarks(path string, request *adminv1.MarkBackupRequest) (err error) {
 	if err != nil {
 		return usage("read the marks: %w", err)
 	}
-	defer func() { _ = file.Close() }() // the file was only read, so an error of closing it does not matter
+	defer func() { _ = file.Close() }() // the file was only read, so an error of closing it is harmless
 	text, err := io.ReadAll(io.LimitReader(file, maxMarks))
 	if err != nil {
 		return failed("read the marks: %w", err)

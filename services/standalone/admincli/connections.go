@@ -104,10 +104,11 @@ func (i *inspectConnection) Run(ctx context.Context, c *Command, console *Consol
 	})
 }
 
-// above returns how far a is above b; 0 when it is not.
+// above returns a - b; 0 if a is not above b.
 func above(a, b uint64) uint64 { return max(a, b) - b }
 
-// lacks returns how many events a member who joined with the event joined and has received up to seen does not have.
+// lacks returns how many events a member does not have. The member joined with the event joined and has received the
+// events up to seen.
 func lacks(head, seen, joined uint64) uint64 { return above(head, max(seen, above(joined, 1))) }
 
 type disconnect struct {

@@ -1,4 +1,4 @@
-// Package admincli is `runnel admin`: an operator's queries about a running installation and commands to it, at a terminal.
+// Package admincli is `runnel admin`: it lets an operator query and control a running installation from a terminal.
 //
 //	admincli.go       the command, its connection, exit codes
 //	page.go           how answers are printed: aligned tables, or one JSON object with --json

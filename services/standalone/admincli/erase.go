@@ -29,7 +29,7 @@ copies in backups when the backup is replaced.
   runnel admin erase g1a2b3c4d5e6f7g8h9i0j1k2l3m --before 2026-01-31 --yes`
 }
 
-// what builds the command from the flags.
+// what builds the erase command from the flags.
 func (e *erase) what(console *Console) (*conversationv1.Erase, error) {
 	what := &conversationv1.Erase{Seqs: e.Seq, Sender: e.Sender}
 	set := 0
@@ -54,7 +54,7 @@ func (e *erase) what(console *Console) (*conversationv1.Erase, error) {
 	return what, nil
 }
 
-// parseTime parses a date in a zone, or a time with its own zone.
+// parseTime parses a date, interpreted in a zone, or a time that states its zone.
 func parseTime(text string, zone *time.Location) (time.Time, error) {
 	if day, err := time.ParseInLocation(time.DateOnly, text, zone); err == nil {
 		return day, nil

@@ -9,8 +9,8 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 )
 
-// explainError turns a gRPC error into one that tells an operator what to do next. Errors of the commands themselves
-// already do.
+// explainError turns a gRPC error into an error that tells an operator what to do next. Errors of the commands themselves
+// are returned unchanged, because they already do.
 func (c *Command) explainError(err error) error {
 	var own *outcome
 	if err == nil || errors.As(err, &own) {
@@ -40,8 +40,8 @@ func (c *Command) explainError(err error) error {
 	}
 }
 
-// answered reports whether a worker answered that one of its dependencies is unavailable. The errors that gRPC itself
-// returns for an unreachable worker contain these words.
+// answered reports whether an error message is a worker's answer that one of its dependencies is unavailable. If the
+// worker itself cannot be reached, the message comes from gRPC and contains one of these words.
 func answered(message string) bool {
 	for _, words := range []string{"connection", "transport", "name resolver", "produced zero addresses", "error reading"} {
 		if strings.Contains(message, words) {
@@ -51,7 +51,7 @@ func answered(message string) bool {
 	return true
 }
 
-// hint returns advice for a server that cannot be reached.
+// hint returns advice for an unreachable server.
 func (c *Command) hint(message string) string {
 	tls := strings.Contains(message, "tls: ") || strings.Contains(message, "x509: ") || strings.Contains(message, "handshake")
 	switch {

@@ -60,7 +60,7 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 	if cursor := answer.GetCursor(); cursor != nil {
 		p.row("received up to", fmt.Sprintf("%d, last at %s", cursor.GetDeliveredSeq(), cmp.Or(p.moment(cursor.GetDeliveredTimeMs()), "no time")))
 		p.row("read up to", number(cursor.GetReadSeq()))
-	} else if answer.GetVerdict() != adminv1.Verdict_VERDICT_NOT_COMMITTED { // nobody queried the cursor
+	} else if answer.GetVerdict() != adminv1.Verdict_VERDICT_NOT_COMMITTED { // for an uncommitted event the cursor was not read
 		p.row("received up to", "no member")
 	}
 	p.row("sent again", plural(answer.GetRetries(), "time"))
@@ -73,13 +73,13 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 	drawMemory(p, answer)
 }
 
-// accepted returns when the broker accepted the command, in nanoseconds; 0 if that is not known.
+// accepted returns the time at which the broker accepted the command, in nanoseconds; 0 if it is not known.
 func accepted(answer *adminv1.ExplainResponse) int64 {
 	return cmp.Or(answer.GetCommit().GetAcceptedNs(), answer.GetEvent().GetTimeMs()*1e6)
 }
 
-// drawTimeline prints the time between steps: absolute times would hide which step took long. Zero is the time at which the broker
-// accepted the command; what happened before it, such as the opening of a connection, has a negative time.
+// drawTimeline prints the time between steps, because absolute times would not show which step took long. Time zero is
+// when the broker accepted the command. Earlier steps, such as opening a connection, have negative times.
 func drawTimeline(p *page, timeline []*adminv1.TimelineEntry, zero int64) {
 	if len(timeline) == 0 {
 		p.linef("nothing about this event is in memory any more")
@@ -95,7 +95,7 @@ func drawTimeline(p *page, timeline []*adminv1.TimelineEntry, zero int64) {
 	p.gap()
 }
 
-// distance is exact for short times, where hops are compared.
+// distance formats a duration. Short durations are printed exactly, because they are compared between steps.
 func distance(d time.Duration) string {
 	switch {
 	case d.Abs() < time.Second:

@@ -29,8 +29,8 @@ func (s *session) print(answer proto.Message, draw func(p *page)) error {
 	return p.out.Flush()
 }
 
-// printJSON prints one object on one line, without the white space that protojson varies on purpose, because scripts
-// compare it.
+// printJSON prints one object on one line. It removes the white space that protojson varies on purpose, because scripts
+// compare the line.
 func printJSON(w io.Writer, answer proto.Message) error {
 	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
 	if err != nil {
@@ -45,12 +45,12 @@ func printJSON(w io.Writer, answer proto.Message) error {
 	return err
 }
 
-// notef prints a note on standard error, so that it is not part of a script's input.
+// notef prints a note on standard error, so that scripts do not read it as part of the answer.
 func (s *session) notef(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.Err, format+"\n", cleaned(args)...)
 }
 
-// page is the output for a person. It is buffered until it is flushed, so writes to it never fail.
+// page is the readable output of a command. It is buffered until it is flushed, so writes to it never fail.
 type page struct {
 	console Console
 	out     *tabwriter.Writer
@@ -61,7 +61,7 @@ func (p *page) row(cells ...string) {
 	for i, cell := range cells {
 		cells[i] = clean(cell)
 		if cells[i] == "" {
-			cells[i] = "-" // an empty last cell would leave trailing white space
+			cells[i] = "-" // an empty last cell would cause trailing white space
 		}
 	}
 	_, _ = fmt.Fprintln(p.out, strings.Join(cells, "\t"))
@@ -75,7 +75,7 @@ func (p *page) linef(format string, args ...any) {
 	_, _ = fmt.Fprintf(p.out, format+"\n", cleaned(args)...)
 }
 
-// cleaned are the arguments of a format with their texts made clean.
+// cleaned returns the arguments of a format with safe texts; see clean.
 func cleaned(args []any) []any {
 	for i, arg := range args {
 		if v := reflect.ValueOf(arg); v.Kind() == reflect.String {
@@ -85,7 +85,7 @@ func cleaned(args []any) []any {
 	return args
 }
 
-// moment formats a time of the servers: the local time, and its age; "-" if it is zero.
+// moment formats a server's time as local time with its age; "-" if the time is zero.
 func (p *page) moment(unixMS int64) string {
 	if unixMS == 0 {
 		return ""
@@ -95,7 +95,7 @@ func (p *page) moment(unixMS int64) string {
 }
 
 func ago(d time.Duration) string {
-	// Clocks of two machines differ a little, so a recent time may appear to be in the future.
+	// The clocks of two machines differ slightly, so a recent time may be in the future.
 	if d < 0 && d > -2*time.Second {
 		d = 0
 	}
@@ -150,9 +150,9 @@ func plural[N uint32 | uint64 | int](n N, one string) string {
 	return number(n) + " " + one + "s"
 }
 
-// person returns a user or device as an operator knows them: by the name that the issuer of tokens uses. Every command takes both
-// forms.
+// person returns the name of a user or device that operators know: the name that the token issuer uses. Every command
+// also accepts the user id.
 func person(id string) string { return conversation.OriginalUser(ids.User(id)) }
 
-// clean makes text that users chose or servers answered safe to print: it cannot control the operator's terminal or break a table.
+// clean makes text from users or servers safe to print: it cannot control the operator's terminal or break a table.
 func clean(text string) string { return terminal.Line(text) }

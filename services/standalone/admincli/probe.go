@@ -18,16 +18,16 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs"
 )
 
-// probeTimeout limits the probe of one address.
+// probeTimeout is the time limit for probing one address.
 const probeTimeout = 2 * time.Second
 
-// diagnose says of each address why no worker can be called there, and what to do about it, one address after the other: gRPC
-// reports the error of the address that it tried last, which need not be the one that the operator means.
+// diagnose lists, for each address, why no worker can be called there and what to do about it. gRPC reports only the
+// error of the address that it tried last, which may not be the address that the operator means.
 func (c *Command) diagnose(ctx context.Context, fallback string) string {
 	var text strings.Builder
 	for _, address := range c.Address {
 		problem, hint := c.probe(ctx, strings.TrimPrefix(address, "dns:///"))
-		if problem == "" { // it can be reached by now, or only gRPC can tell
+		if problem == "" { // the address is reachable by now, or only gRPC can find the problem
 			problem = fallback
 			hint = c.hint(fallback)
 		}
@@ -36,7 +36,8 @@ func (c *Command) diagnose(ctx context.Context, fallback string) string {
 	return text.String()
 }
 
-// probe connects to an address, as a caller of a worker does. It returns what goes wrong, and advice; empty if nothing does.
+// probe connects to an address like a caller of a worker. It returns the problem and advice; both are empty if there is
+// no problem.
 func (c *Command) probe(ctx context.Context, address string) (problem, hint string) {
 	ctx, cancel := context.WithTimeout(ctx, min(probeTimeout, c.Timeout))
 	defer cancel()
@@ -49,7 +50,7 @@ func (c *Command) probe(ctx context.Context, address string) (problem, hint stri
 	}
 	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline) // only fails on a closed connection
+		_ = conn.SetDeadline(deadline) // fails only on a closed connection
 	}
 	if c.TLS.Empty() {
 		return greeted(conn)
@@ -63,7 +64,8 @@ func (c *Command) probe(ctx context.Context, address string) (problem, hint stri
 	secured := tls.Client(conn, config)
 	err = secured.HandshakeContext(ctx)
 	if err == nil {
-		// The server judges the client's certificate after the handshake; its verdict is the first thing that it sends.
+		// The server checks the client's certificate after the handshake. If it refuses the certificate, that is the
+		// first thing it sends.
 		_, err = secured.Read(make([]byte, 1))
 	}
 	if header, plain := errors.AsType[tls.RecordHeaderError](err); plain {
@@ -84,7 +86,7 @@ const (
 	itsHint      = "Is it the status page (--admin.listen), or the address for clients (--gateway.listen)? --address is what --rpc.listen is set to"
 )
 
-// greeted tells from a server's answer to a request of HTTP/1 what it is. A gRPC server sends its settings.
+// greeted finds out what a server is from its answer to an HTTP/1 request. A gRPC server sends its HTTP/2 settings.
 func greeted(conn net.Conn) (problem, hint string) {
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"); err != nil {
 		return "", ""
@@ -94,7 +96,7 @@ func greeted(conn net.Conn) (problem, hint string) {
 	switch {
 	case bytes.Equal(begin, []byte("HTTP/")):
 		return anHTTPServer, itsHint
-	case begin[0] == 0x15 && begin[1] == 3: // an alert of TLS
+	case begin[0] == 0x15 && begin[1] == 3: // a TLS alert
 		return "the server requires TLS", requiresTLS
 	case errors.Is(err, io.EOF):
 		return "the server closed the connection at once, as one does that requires TLS", requiresTLS

@@ -41,14 +41,14 @@ func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Conso
 			whole.Checked, whole.CheckedHash, whole.Head = answer.GetChecked(), answer.GetCheckedHash(), answer.GetHead()
 			whole.Faults, whole.Erased = append(whole.GetFaults(), answer.GetFaults()...), whole.GetErased()+answer.GetErased()
 			if end == 0 {
-				end = whole.GetHead() // the check ends at the head it started with, although clients may write meanwhile
+				end = whole.GetHead() // the check ends at the head at its start, even if clients write meanwhile
 			}
 			if whole.GetChecked() >= end || len(whole.GetFaults()) >= maxFaults {
 				break
 			}
 			if stands {
 				if len(whole.GetFaults()) > 0 {
-					break // the log cannot be read beyond its faults
+					break // after its faults the log cannot be read further
 				}
 				return failed("the check makes no progress beyond seq %d of %d", whole.GetChecked(), whole.GetHead())
 			}

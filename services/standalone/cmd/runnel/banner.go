@@ -12,21 +12,23 @@ import (
 )
 
 const (
-	// defaultDataDir and defaultClients are what the commands for terminals use when they are not told otherwise.
+	// defaultDataDir and defaultClients are the defaults of the commands for terminals.
 	defaultDataDir = "./runnel-data"
 	defaultClients = "127.0.0.1:8080"
 )
 
-// banner is what the program prints when it is ready: every address can be opened and every command can be copied as it is.
+// banner is the text that the program prints when it is ready. Every address in it can be opened and every command copied
+// unchanged.
 type banner struct {
 	program, version string
 	took             time.Duration
 	dataDir          string
-	// tls is true if clients need TLS, mutual if services and operators need certificates, adminToken if the status page asks for one.
+	// tls is true if clients need TLS. mutual is true if services and operators need certificates. adminToken is true if
+	// the status page requires a token.
 	tls, mutual, adminToken bool
-	// address, admin and rpc are what the server listens on; admin may be empty.
+	// address, admin and rpc are the addresses on which the server listens; admin may be empty.
 	address, admin, rpc string
-	// development is true without authentication settings; then code is the one of the sign-in.
+	// development is true if authentication is not configured; code is then the code of the sign-in.
 	development bool
 	code        string
 }
@@ -63,7 +65,7 @@ func (b banner) String() string {
 	return text.String()
 }
 
-// pageLink is the address of the chat page. The code is in the fragment, which browsers send to nobody.
+// pageLink returns the address of the chat page. The code is in the fragment, which browsers never send.
 func (b banner) pageLink() string {
 	link := url.URL{Scheme: "http", Host: openable(b.address), Path: "/"}
 	if b.tls {
@@ -83,7 +85,7 @@ func (b banner) clientURL() string {
 	return link.String()
 }
 
-// clientsAt is the flag that tells chat where the server is; empty for the default.
+// clientsAt returns the flag that tells chat the server's address; empty for the default.
 func (b banner) clientsAt() string {
 	if !b.tls && openable(b.address) == defaultClients {
 		return ""
@@ -91,7 +93,7 @@ func (b banner) clientsAt() string {
 	return " --url " + b.clientURL()
 }
 
-// dataAt is the flag that tells chat and token where the development secret is; empty for the default.
+// dataAt returns the flag that tells chat and token where the development secret is; empty for the default.
 func (b banner) dataAt() string {
 	if standard, err := filepath.Abs(defaultDataDir); err == nil && (b.dataDir == standard || b.dataDir == defaultDataDir) {
 		return ""
@@ -99,7 +101,7 @@ func (b banner) dataAt() string {
 	return " --data-dir " + quoted(b.dataDir)
 }
 
-// operatorsAt are the flags of runnel admin, with a space at the end; empty for the default.
+// operatorsAt returns the flags of runnel admin, ending with a space; empty for the defaults.
 func (b banner) operatorsAt() string {
 	flags := ""
 	if at := openable(b.rpc); at != admincli.DefaultStandalone {
@@ -111,7 +113,8 @@ func (b banner) operatorsAt() string {
 	return flags
 }
 
-// openable is an address of this machine for one that the server listens on, which may stand for all addresses.
+// openable returns an address of this machine for an address on which the server listens, which may be a wildcard
+// address.
 func openable(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || !net.ParseIP(host).IsUnspecified() {
@@ -120,7 +123,7 @@ func openable(address string) string {
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
-// quoted is a text that a shell reads as one word.
+// quoted returns a text so that a shell reads it as one word.
 func quoted(text string) string {
 	if strings.ContainsFunc(text, func(r rune) bool {
 		return !strings.ContainsRune("/._-+:@%", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')

@@ -61,23 +61,24 @@ const chatHelp = `Write a line to send it. Commands:
   /quit                 end
 Ticks: ○ sending  ✓ committed  ✓✓ delivered k of n  ✓✓ read k of n`
 
-// chat is a chat session at a terminal. All output goes through printf, a whole line at a time.
+// chat is a chat session at a terminal. All output goes through printf, one whole line at a time.
 type chat struct {
 	me     string
 	client *client.Client
 	out    io.Writer
 	wait   time.Duration
-	// unsent has an entry for each message without an outcome; watching are the goroutines that wait for those outcomes.
+	// unsent has an entry for each message without an outcome. watching counts the goroutines that wait for those
+	// outcomes.
 	unsent   chan struct{}
 	watching sync.WaitGroup
 
 	mu            sync.Mutex
 	current       string
 	conversations []*clientv1.Conversation
-	mine          map[string]map[uint64]*ticked // my own messages and their progress, by conversation and seq
-	sending       map[*client.Ticket]string     // the texts of messages without an outcome
-	failures      int                           // lines that were not carried out
-	progressed    func()                        // called at the end with each outcome; nil before
+	mine          map[string]map[uint64]*ticked // my own messages and their ticks, by conversation and seq
+	sending       map[*client.Ticket]string     // the text of each message without an outcome
+	failures      int                           // number of lines that were not carried out
+	progressed    func()                        // called with each outcome while the chat ends; nil before
 }
 
 type ticked struct {
@@ -116,13 +117,13 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 		return err
 	}
 	ch.client = cl
-	// The client outlives ctx: what is in its outbox when a signal comes is still sent.
+	// The client outlives ctx, so that it can still send its outbox after a signal.
 	if err := cl.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	inputEnded, err := ch.talk(ctx, c.With, in)
 	err = errors.Join(err, ch.finish(ctx))
-	if ended := cl.Close(); err == nil { // otherwise the error is the one already shown
+	if ended := cl.Close(); err == nil { // if err is set, that error was already shown
 		err = ended
 	}
 	ch.watching.Wait()
@@ -132,7 +133,7 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 	return err
 }
 
-// talk carries out the lines of the input until it ends, until /quit or until ctx ends.
+// talk carries out input lines until the input ends, until /quit or until ctx ends.
 func (c *chat) talk(ctx context.Context, with string, in io.Reader) (inputEnded bool, err error) {
 	c.printf(chatHelp)
 	if err := c.connect(ctx); err != nil {
@@ -180,7 +181,7 @@ func (c *chat) connect(ctx context.Context) error {
 	return nil
 }
 
-// line carries out one line. The error means that no more lines can be carried out.
+// line carries out one line. It returns an error only if no further lines can be carried out.
 func (c *chat) line(ctx context.Context, line string) (fatal error) {
 	words := strings.Fields(line)
 	c.mu.Lock()
@@ -239,7 +240,7 @@ func (c *chat) command(ctx context.Context, current string, words []string, line
 	return err
 }
 
-// parseUsers returns the ids of users that a person typed.
+// parseUsers returns the user ids for the names that a person typed.
 func parseUsers(typed []string) ([]string, error) {
 	users := make([]string, len(typed))
 	for i, name := range typed {
@@ -400,9 +401,9 @@ func label(conv *clientv1.Conversation) string {
 	}
 }
 
-// printf prints a line. Texts among the arguments come from other people, so that they are made safe for the terminal.
+// printf prints a line. Texts among the arguments come from other people, so they are made safe for the terminal.
 func (c *chat) printf(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_ = terminal.Fprintf(c.out, format+"\n", args...) // there is nowhere to say that the terminal went away
+	_ = terminal.Fprintf(c.out, format+"\n", args...) // if the terminal is gone, the error cannot be reported
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
-// changes are the chat commands that change a message; each is given the number of the message.
+// changes are the chat commands that change a message. The first argument of each is the message's number.
 var changes = []string{"/edit", "/delete", "/react", "/unreact"}
 
-// change carries out one of the changes.
+// change carries out one of the commands in changes.
 func (c *chat) change(ctx context.Context, id, line string) (err error) {
 	command, rest, _ := strings.Cut(line, " ")
 	number, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
@@ -58,12 +58,12 @@ func (c *chat) event(event client.Event) {
 	}
 }
 
-// shownUser returns a user's id as people know it: the name that the issuer of tokens uses.
+// shownUser returns the user name that people know: the name that the token issuer uses.
 func shownUser(id string) terminal.Safe {
 	return terminal.Name(conversation.OriginalUser(ids.User(id)))
 }
 
-// describe returns the line for an event; empty for an event that was already printed when it was sent.
+// describe returns the line for an event; empty for an own event that was printed when it was sent.
 func (c *chat) describe(event client.Event) terminal.Safe {
 	who, body := shownUser(event.GetSender()), event.GetBody()
 	switch {
@@ -101,7 +101,7 @@ func (c *chat) describe(event client.Event) terminal.Safe {
 	return ""
 }
 
-// forked prints that the server lost events, and what happens to the user's own commands.
+// forked prints that the server lost events, and what happens to the user's own undone commands.
 func (c *chat) forked(fork client.Fork) {
 	c.mu.Lock()
 	for seq := range c.mine[fork.ConversationID] {
@@ -113,7 +113,7 @@ func (c *chat) forked(fork client.Fork) {
 	c.printf("! [%s] the server lost events: its log ended at #%d and now ends at #%d; events above #%d are undone, and your own %d commands among them are sent again",
 		terminal.Name(c.name(fork.ConversationID)), fork.From, fork.To, fork.To, len(fork.Commands))
 	for _, ticket := range fork.Commands {
-		c.watching.Go(func() { // this goroutine ends with the ticket, which ends with the client
+		c.watching.Go(func() { // ends with the ticket, which ends with the client
 			<-ticket.Done()
 			if _, err := ticket.Wait(context.Background()); err != nil {
 				c.failf("a command could not be committed again: %v", err)

@@ -9,7 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxLine is the longest line of input, in bytes. It has room for a command with many users; a message may be shorter.
+// maxLine is the maximum length of an input line, in bytes. It is large enough for a command with many users; the limit
+// of a message is lower.
 const maxLine = 64 << 10
 
 var (
@@ -17,15 +18,16 @@ var (
 	errNotUTF8  = errors.New("a line is not UTF-8 and was not sent")
 )
 
-// input is one line of input, or why there is none.
+// input is one line of input, or the reason why there is none.
 type input struct {
 	line string
-	// err is errLongLine or errNotUTF8 if the line is left out, and any other error, io.EOF among them, at the end.
+	// err is errLongLine or errNotUTF8 if the line is skipped. Any other error, including io.EOF, means the end of the
+	// input.
 	err error
 }
 
-// readLines reads the lines of an input until its end or until stop is closed. The goroutine may outlive stop, since the read of a
-// terminal cannot be interrupted.
+// readLines reads the lines of an input until its end or until stop is closed. Its goroutine may run longer, because a
+// read from a terminal cannot be interrupted.
 func readLines(in io.Reader, stop <-chan struct{}) <-chan input {
 	lines := make(chan input)
 	go func() {
@@ -50,7 +52,7 @@ func readLines(in io.Reader, stop <-chan struct{}) <-chan input {
 	return lines
 }
 
-// readLine reads one line. end is the end of the input; then there may be no line.
+// readLine reads one line. If end is not nil, the input has ended; next may then be nil.
 func readLine(reader *bufio.Reader) (next, end *input) {
 	read, err := reader.ReadSlice('\n')
 	line := bytes.TrimSuffix(bytes.TrimSuffix(read, []byte("\n")), []byte("\r"))

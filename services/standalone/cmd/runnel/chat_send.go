@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// maxUnsent is the number of messages that may wait for their outcome; then reading the input pauses. It is below the client's
-	// MaxOutbox, so that a long input is not dropped.
+	// maxUnsent is the number of messages that may wait for their outcome. If there are more, reading the input pauses.
+	// It is below the client's MaxOutbox, so that messages of a long input are not dropped.
 	maxUnsent = 500
-	// progressAfter is how long the end may take before the user is told what it waits for.
+	// progressAfter is the waiting time at the end after which the user is told what the chat waits for.
 	progressAfter = 2 * time.Second
 )
 
-// send puts a line into the outbox; its ticks are printed as they change. If too many messages wait for their outcome, it waits for
-// one of them. The error means that nothing more can be sent.
+// send puts a line into the outbox; its ticks are printed as they change. If too many messages wait for their outcome,
+// send waits for one outcome. It returns an error only if no further messages can be sent.
 func (c *chat) send(ctx context.Context, id, text string) error {
 	timeout := time.NewTimer(c.wait)
 	defer timeout.Stop()
@@ -44,7 +44,7 @@ func (c *chat) send(ctx context.Context, id, text string) error {
 	c.mu.Lock()
 	c.sending[ticket] = text
 	c.mu.Unlock()
-	c.watching.Go(func() { // this goroutine ends with the ticket, which ends with the client
+	c.watching.Go(func() { // ends with the ticket, which ends with the client
 		<-ticket.Done()
 		<-c.unsent
 		c.sent(ticket)
@@ -52,7 +52,7 @@ func (c *chat) send(ctx context.Context, id, text string) error {
 	return nil
 }
 
-// sent shows the outcome of a message.
+// sent prints the outcome of a message.
 func (c *chat) sent(ticket *client.Ticket) {
 	outcome, err := ticket.Wait(context.Background())
 	c.mu.Lock()
@@ -67,7 +67,7 @@ func (c *chat) sent(ticket *client.Ticket) {
 	switch {
 	case err == nil:
 		c.tick(outcome.GetConversationId(), outcome.GetSeq(), text, "✓ committed as "+strconv.FormatUint(outcome.GetSeq(), 10))
-	case !told: // by finish
+	case !told: // finish has reported it
 	case errors.Is(err, client.ErrClosed), errors.Is(err, client.ErrOutcomeUnknown), errors.As(err, &closed):
 		c.failf("it is not known whether \"%s\" was sent: %v", text, err)
 	default:
@@ -75,7 +75,7 @@ func (c *chat) sent(ticket *client.Ticket) {
 	}
 }
 
-// failf shows that something was not done, and counts it.
+// failf prints that a line was not carried out, and counts it.
 func (c *chat) failf(format string, args ...any) {
 	c.mu.Lock()
 	c.failures++
@@ -83,8 +83,8 @@ func (c *chat) failf(format string, args ...any) {
 	c.printf("! %s", terminal.Sprintf(format, args...))
 }
 
-// finish waits until everything in the outbox has an outcome, and gives up when no message had one for c.wait. The error says how many
-// commands have none; they are listed.
+// finish waits until all commands in the outbox have an outcome. It gives up if no outcome came for c.wait. Then the
+// error states how many commands have no outcome, and the commands are listed.
 func (c *chat) finish(ctx context.Context) error {
 	flushing, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -114,7 +114,7 @@ func (c *chat) finish(ctx context.Context) error {
 		c.wait, len(pending.Unsent), len(pending.Unknown))
 }
 
-// take returns what a command is shown as, and no longer reports its outcome.
+// take returns the text that is shown for a command, and stops reporting the command's outcome.
 func (c *chat) take(ticket *client.Ticket) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

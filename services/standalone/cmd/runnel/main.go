@@ -40,12 +40,12 @@ func main() {
 	err := command.Run()
 	stop()
 	if err != nil {
-		_ = terminal.Fprintf(os.Stderr, "runnel: %v\n", err) // servers' words may be in it
+		_ = terminal.Fprintf(os.Stderr, "runnel: %v\n", err) // the error may contain text from a server
 		os.Exit(exitCode(err))
 	}
 }
 
-// exitCode is 1, unless the error has a code of its own.
+// exitCode returns 1, unless the error has an exit code of its own.
 func exitCode(err error) int {
 	var coder kong.ExitCoder
 	if errors.As(err, &coder) {
@@ -73,7 +73,7 @@ func (t *tokenCommand) Run() error {
 	return nil
 }
 
-// mint signs a token with the secret of the settings, or with the development secret.
+// mint signs a token with the configured secret, or with the development secret.
 func mint(cfg auth.Config, dataDir, user string, ttl time.Duration) (string, error) {
 	current, err := cfg.Secret()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
-// patience is the time after which the program says what it waits for.
+// patience is the time after which the program states what it waits for.
 const patience = 10 * time.Second
 
 type serveCommand struct {
@@ -50,7 +50,7 @@ func (s *serveCommand) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// greet prints the banner when the server is ready, or returns when ctx has ended.
+// greet prints the banner when the server is ready. It returns early if ctx ends.
 func (s *serveCommand) greet(ctx context.Context, server *standalone.Standalone, begun time.Time) {
 	for pause := patience; ; pause *= 2 {
 		waiting, cancel := context.WithTimeout(ctx, pause)

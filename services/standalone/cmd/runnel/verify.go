@@ -32,7 +32,7 @@ type verifyCommand struct {
 	JSON           bool         `name:"json" help:"Print one JSON object per conversation."`
 }
 
-// Run checks conversations and fails when one is broken.
+// Run checks conversations. It returns an error if a conversation is broken.
 func (v *verifyCommand) Run(ctx context.Context) error { return v.run(ctx, os.Stdout) }
 
 func (v *verifyCommand) run(ctx context.Context, out io.Writer) (err error) {
@@ -102,7 +102,7 @@ type report struct {
 	ContentNotChecked uint64 `json:"content_not_checked"`
 	Erased            uint64 `json:"erased"`
 	Verified          bool   `json:"verified"`
-	// Seq and Reason name the event that was tampered with.
+	// Seq and Reason describe the event that was tampered with.
 	Seq    uint64 `json:"seq,omitempty"`
 	Reason string `json:"reason,omitempty"`
 }
@@ -152,7 +152,8 @@ func conversationsOf(ctx context.Context, history historyv1.HistoryServiceClient
 // progressEvery is how often a long check prints its progress.
 const progressEvery = 2 * time.Second
 
-// verify reads a whole log and checks every event, that none is missing at the end, and the hash of the head.
+// verify reads a whole log and checks every event. It also checks that no event is missing at the end, and the hash of
+// the head.
 func verify(ctx context.Context, history historyv1.HistoryServiceClient, id string) (c counts, err error) {
 	heads, err := history.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: []string{id}})
 	if err != nil {
@@ -162,7 +163,7 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 		return c, errors.New("there is no such conversation")
 	}
 	head := heads.GetHeads()[0]
-	// The first event must be seq 1 with nothing before it, so the chain begins at a seq 0 whose hash is zero.
+	// The first event must be seq 1 without a predecessor, so the chain begins at a seq 0 whose hash is zero.
 	v := chain.From(0, chain.Zero)
 	told := time.Now()
 	for v.Seq() < ids.Seq(head.GetHead()) {
