@@ -1,3 +1,4 @@
-// Package attack attacks a running Runnel as a stranger or a hostile user can, and checks what the attack may cost and that an
-// honest client is served meanwhile and afterwards. README.md lists the attacks; it is generated from the tests.
+// Package attack attacks a running Runnel in the ways that a stranger or a hostile user can. It checks that each attack
+// costs no more than allowed, and that an honest client is served during and after it. README.md lists the attacks; it is
+// generated from the tests.
 package attack

@@ -15,12 +15,12 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// scenario is a measurement with its own system.
+// scenario is a measurement. Most scenarios run against a system of their own.
 type scenario struct {
 	number   int
 	name     string // for file names
 	title    string
-	extra    bool // a variant that is left out of a quick look
+	extra    bool // a variant that a quick run leaves out
 	separate bool // runs only with separate services
 	copies   int  // number of gateways and workers
 	run      func(ctx context.Context, t *trial) error
@@ -51,7 +51,7 @@ type trial struct {
 	out    io.Writer
 }
 
-// record stores a figure of one run.
+// record stores the value of one figure in one run.
 func (t *trial) record(key, metric string, value float64) {
 	t.report.add(t.mode, key, metric, value)
 }
@@ -61,7 +61,7 @@ func (t *trial) progressf(format string, args ...any) {
 	fmt.Fprintf(t.out, "    %s\n", fmt.Sprintf(format, args...))
 }
 
-// window measures one run of a continuous load. In the last run it takes profiles, if they are requested.
+// window measures one run of a continuous load. In the last run it takes profiles if they were requested.
 func (t *trial) window(ctx context.Context, run int) (cost, error) {
 	return t.watched(ctx, func(ctx context.Context) error {
 		if t.Profile != "" && run == t.Runs-1 {
@@ -71,7 +71,7 @@ func (t *trial) window(ctx context.Context, run int) (cost, error) {
 	})
 }
 
-// watched measures, and reports whether other programs used the machine meanwhile.
+// watched measures the cost of during, and records whether other programs used the machine meanwhile.
 func (t *trial) watched(ctx context.Context, during func(context.Context) error) (cost, error) {
 	spent, err := t.measure(ctx, during)
 	others := spent.others.Seconds() / spent.elapsed.Seconds()
@@ -82,11 +82,11 @@ func (t *trial) watched(ctx context.Context, during func(context.Context) error)
 	return spent, err
 }
 
-// disturbing is how many processors other programs may use before figures are doubtful.
+// disturbing is the number of processors used by other programs above which figures are doubtful.
 const disturbing = 0.1
 
-// Run measures what cfg selects, and prints progress on out. After an error in one scenario the others are still measured;
-// the report contains what was measured.
+// Run measures the scenarios that cfg selects, and prints progress on out. If a scenario fails, the others are still
+// measured. The report contains all results.
 func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err error) {
 	cfg, size, err := cfg.complete()
 	if err != nil {
@@ -108,7 +108,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 	if cfg.Keep == "" {
 		defer os.RemoveAll(dir)
 	}
-	// The load generator allocates little, so it is better not to collect garbage while it measures.
+	// The load generator allocates little, so avoiding garbage collection during measurements is better.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 
 	report = newReport(cfg)
@@ -133,8 +133,8 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 	return report, errors.Join(failed...)
 }
 
-// plan lists the scenarios that are wanted, together where they share a system: each has one of its own, except when it is
-// only to be seen that they work.
+// plan lists the selected scenarios; the scenarios of an inner list share a system. Normally each scenario has its own
+// system. If the run only checks that the scenarios work, they share one.
 func (c Config) plan(mode string) [][]scenario {
 	var plan [][]scenario
 	for _, s := range scenarios {
@@ -150,7 +150,7 @@ func (c Config) plan(mode string) [][]scenario {
 	return plan
 }
 
-// against runs scenarios against a system of their own. One that fails does not keep the others from being run.
+// against runs scenarios against one new system. If a scenario fails, the others are still run.
 func (t *trial) against(ctx context.Context, shared []scenario, binaries launch.Binaries, dir string) (err error) {
 	copies := 1
 	for _, s := range shared {

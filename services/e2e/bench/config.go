@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Config selects what is measured, and for how long.
+// Config selects the scenarios and the duration of measurements.
 type Config struct {
 	Mode   string        `help:"standalone (SQLite, NATS inside), separate (processes, PostgreSQL) or both." enum:"standalone,separate,both" default:"both"`
 	Only   []int         `help:"Numbers of the scenarios to run, separated by commas. Defaults to all."`
@@ -29,10 +29,10 @@ type Config struct {
 type sizes struct {
 	groups, groupSize int
 	rate              int   // messages/s over all groups
-	ackRates          []int // likewise, for committed acks
-	room              int   // members of the one room
-	roomWindow        int   // messages in flight to the room, unpaced
-	roomRate          int   // messages/s, paced
+	ackRates          []int // messages/s over all groups, for committed acks
+	room              int   // members of the room
+	roomWindow        int   // messages in flight to the room, without a fixed rate
+	roomRate          int   // messages/s to the room, at a fixed rate
 	idle, idleGroup   int
 	idleRest          time.Duration // time between connecting and measuring memory
 	back, missed      int
@@ -42,7 +42,7 @@ type sizes struct {
 	failAfter         time.Duration // how long the load continues after a fault
 }
 
-// full are the sizes for which the targets are stated.
+// full are the sizes to which the targets refer.
 var full = sizes{
 	groups: 500, groupSize: 4, rate: 1000, ackRates: []int{100, 1000, 2000},
 	room: 1000, roomWindow: 256, roomRate: 20,

@@ -16,21 +16,21 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// crowd is users in groups of one size, each with one client.
+// crowd is a set of users in groups of one size. Each user has one client.
 type crowd struct {
 	system  *system
 	loop    *load.Loop
 	size    int
-	clients []*load.Client // those of a group side by side
+	clients []*load.Client // the clients of a group are adjacent
 	heads   []atomic.Uint64
 	sends   atomic.Int64
 	answers atomic.Int64
 }
 
-// settleTime is how long the last events of a load may take to reach all clients before they count as missing.
+// settleTime is how long the last events of a load may take to reach all clients. After it they count as missing.
 const settleTime = 30 * time.Second
 
-// gather makes users and their groups. No client is connected yet.
+// gather makes users and their groups. It does not connect the clients.
 func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ *crowd, err error) {
 	s.crowds++
 	c := &crowd{system: s, size: size, clients: make([]*load.Client, groups*size), heads: make([]atomic.Uint64, groups)}
@@ -73,7 +73,8 @@ func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ 
 // close disconnects all clients.
 func (c *crowd) close() { c.loop.Close() }
 
-// listener passes events of the loop to functions. A nil function ignores them, except that a lost connection is a failure.
+// listener passes events of the loop to functions. A nil function ignores its events, except that a lost connection then
+// counts as a failure.
 type listener struct {
 	event     func(c *load.Client, seq uint64, event []byte, now int64)
 	outcome   func(c *load.Client, sent int64, seq uint64, now int64)
@@ -106,10 +107,10 @@ func (l *listener) Closed(c *load.Client, reason string, now int64) error {
 	return fmt.Errorf("the connection was lost: %s", reason)
 }
 
-// atOnce is how many clients connect at a time.
+// atOnce is the number of clients that connect at the same time.
 const atOnce = 256
 
-// connect connects all clients, spread over the gateways, and waits until all are authenticated.
+// connect connects all clients, distributed over the gateways, and waits until all are authenticated.
 func (c *crowd) connect(ctx context.Context) error {
 	clients := c.clients
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -151,12 +152,12 @@ func (c *crowd) send(client *load.Client) error {
 func (c *crowd) committed(client *load.Client, seq uint64) {
 	c.answers.Add(1)
 	if head := &c.heads[client.Index/c.size]; seq > head.Load() {
-		head.Store(seq) // only the loop stores while a load runs
+		head.Store(seq) // while a load runs, only the loop stores
 	}
 }
 
-// settle waits until every send has its outcome and every client has everything that was committed in its group, and
-// returns an error if anything was wrong.
+// settle waits until every send has its outcome and every client has all committed events of its group. It returns an
+// error if anything was wrong.
 func (c *crowd) settle(ctx context.Context) error {
 	if lost := c.unanswered(ctx, settleTime); lost > 0 {
 		return errors.Join(fmt.Errorf("%d sends got no outcome", lost), c.loop.Failures())
@@ -176,7 +177,7 @@ func (c *crowd) unanswered(ctx context.Context, patience time.Duration) int64 {
 	}
 }
 
-// wholeness waits until every client has everything that was committed in its group.
+// wholeness waits until every client has all committed events of its group.
 func (c *crowd) wholeness(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()

@@ -1,4 +1,4 @@
-// Package bench measures Runnel: every row of the table of targets as a scenario, against real processes with all fsyncs on,
+// Package bench measures Runnel. Every row of the table of targets is a scenario, run against real processes with all fsyncs on,
 // in one process and as separate services on PostgreSQL.
 //
 //	config.go      the options
@@ -10,6 +10,6 @@
 //	report.go, markdown.go  medians and ranges, JSON, the table of README.md
 //	load/          the load generator
 //
-// A benchmark never fails because something was slow. It fails when a run was wrong: an event missing, out of order or of
-// somebody else's conversation, a send refused, a connection lost.
+// A benchmark never fails because a result is slow. It fails if a run is incorrect: an event is missing, out of order or from
+// another conversation, a send is refused, or a connection is lost.
 package bench

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// histogram counts durations in buckets that are at most 1/128 wider than the one before, so a percentile is exact to
-// one percent. One goroutine adds while others may read.
+// histogram counts durations in buckets. Each bucket is at most 1/128 wider than the one before, so a percentile is exact
+// to one percent. One goroutine adds; others may read at the same time.
 type histogram struct {
 	counts [(64 - precision) << precision]atomic.Uint32
 	total  atomic.Uint64
@@ -40,7 +40,7 @@ func upper(bucket int) uint64 {
 
 func (h *histogram) count() uint64 { return h.total.Load() }
 
-// quantile is the duration that a share q of all do not exceed; 0 when there are none.
+// quantile returns the duration that a share q of all durations do not exceed; 0 if there are none.
 func (h *histogram) quantile(q float64) time.Duration {
 	total := h.total.Load()
 	if total == 0 {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// The text between these lines of README.md is generated, the rest is written by people.
+// The text between these lines of README.md is generated; the rest is written by hand.
 const (
 	beginFigures = "<!-- figures: written by make bench ARGS=--write -->\n"
 	endFigures   = "<!-- end of figures -->\n"

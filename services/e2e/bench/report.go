@@ -20,7 +20,8 @@ type Report struct {
 	Date    time.Time `json:"date"`
 	Machine Machine   `json:"machine"`
 	Options Options   `json:"options"`
-	// OtherCores is how many processors other programs used, in the worst run: above a tenth the figures are doubtful.
+	// OtherCores is the number of processors that other programs used, in the worst run. Above 0.1 the figures are
+	// doubtful.
 	OtherCores float64   `json:"other_cores"`
 	Figures    []*Figure `json:"figures"`
 }
@@ -55,7 +56,7 @@ type Figure struct {
 	Median   float64   `json:"median"`
 	Min      float64   `json:"min"`
 	Max      float64   `json:"max"`
-	// Target is 0 for none; Met reports whether the median meets it.
+	// Target is 0 if there is none. Met reports whether the median meets the target.
 	Target float64 `json:"target,omitempty"`
 	Met    bool    `json:"met"`
 }
@@ -98,7 +99,7 @@ func (r *Report) complete() {
 	}
 }
 
-// median of at least one value.
+// median returns the median of at least one value.
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	middle := len(sorted) / 2
@@ -195,7 +196,7 @@ func firstLine(path string) string {
 	return line
 }
 
-// field reads "name : value" from a file of /proc.
+// field reads the value of "name : value" in a file of /proc.
 func field(path, name string) string {
 	text, _ := os.ReadFile(path)
 	for line := range strings.Lines(string(text)) {

@@ -1,21 +1,21 @@
 package bench
 
-// row is one figure of one scenario, with its target and peers. A target of 0 means there is none; unless more is set, less
-// is better.
+// row describes one figure of one scenario, with its target and the figures of peers. A target of 0 means that there is
+// none. Smaller values are better, unless more is set.
 type row struct {
 	scenario int
-	key      string // of trial.record
+	key      string // the key passed to trial.record
 	metric   string
 	what     string
 	unit     string
-	// targets and peers from the design, as they are printed.
+	// the peers' figures and the target, as they are printed
 	memory, durable, tinode, target string
 	standalone, separate            float64
 	more                            bool
 }
 
-// The peers, measured on a comparable machine: Centrifugo 6.9 with its memory engine (nothing durable); with Redis syncing
-// before each reply (first) and with PostgreSQL (second); Tinode on PostgreSQL.
+// The peers were measured on a comparable machine: Centrifugo 6.9 with its memory engine (not durable), with Redis
+// syncing before each reply (first figure) and with PostgreSQL (second figure); and Tinode on PostgreSQL.
 var rows = []row{
 	{1, "groups", "p50", "500 groups of 4, 1,000 messages/s: sender → receiver p50", "ms", "0.14", "0.46 · 14", "1.06", "≤ 1 standalone, ≤ 3 separate", 1, 3, false},
 	{1, "groups", "p99", "the same, p99", "ms", "0.33", "2.0 · 46", "14.8", "≤ 5 standalone, ≤ 12 separate", 5, 12, false},
@@ -50,7 +50,7 @@ var rows = []row{
 	{9, "gateway killed", "last", "the same, the last of them", "ms", "", "", "", "", 0, 0, false},
 }
 
-// targetFor is the row's target in a mode; 0 for none.
+// targetFor returns the row's target in a mode; 0 if there is none.
 func (r row) targetFor(mode string) float64 {
 	if mode == standalone {
 		return r.standalone

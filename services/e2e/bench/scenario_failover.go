@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// failover kills parts under a steady load.
+// failover kills parts of the system under a steady load.
 func failover(ctx context.Context, t *trial) error {
 	c, err := t.present(ctx, t.failGroups, t.groupSize, true)
 	if err != nil {
@@ -42,8 +42,8 @@ func failover(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// talking keeps groups talking during a fault and until its effects are over. It returns the longest wait for the outcome
-// of a send, and how many sends got none: the clients of the load do not retry, as the SDKs would.
+// talking keeps groups sending during a fault and until its effects have ended. It returns the longest wait for the
+// outcome of a send, and the number of sends without an outcome: unlike the SDKs, the clients of the load do not retry.
 func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, string, int64) error, connected func(*load.Client, int64), fault func(context.Context) error) (longest time.Duration, lost int64, err error) {
 	waits := &histogram{}
 	c.loop.Handle(&listener{
@@ -56,7 +56,8 @@ func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, 
 	groups := len(c.clients) / c.size
 	err = under(ctx, 1, t.Warmup, func(ctx context.Context) error {
 		_, err := load.Pace(ctx, t.failRate, func(i int) error {
-			// A client without a connection delays its messages; that wait counts for the gateway, not here.
+			// A client without a connection delays its messages. The gateway scenario measures this delay; it does not
+			// count here.
 			_ = c.send(c.clients[i%groups*c.size+i/groups%c.size])
 			return nil
 		})
@@ -64,7 +65,7 @@ func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, 
 	}, func(ctx context.Context, _ int) error { return fault(ctx) }, c, func(ctx context.Context) error {
 		const patience = 2 * time.Second
 		lost = c.unanswered(ctx, patience)
-		c.answers.Add(lost) // no longer waited for
+		c.answers.Add(lost) // the lost answers are no longer expected
 		return c.wholeness(ctx)
 	})
 	return waits.longest(), lost, err
@@ -89,7 +90,7 @@ func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, en
 	return victim.Restart(ctx)
 }
 
-// busiestWorker waits until the workers have distributed the partitions, and returns the one with most of them.
+// busiestWorker waits until the workers have distributed the partitions, and returns the worker with the most partitions.
 func (t *trial) busiestWorker(ctx context.Context) (*launch.Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
@@ -131,7 +132,7 @@ func (t *trial) partitions(ctx context.Context, p *launch.Process) (int, error) 
 	return running, nil
 }
 
-// gatewayDies kills a gateway; its clients reconnect to another one as the SDKs do, with full jitter.
+// gatewayDies kills a gateway. Its clients reconnect to another gateway with full jitter, like the SDKs.
 func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
 	victim := run % len(t.Gateways)
 	elsewhere := t.gateways[(victim+1)%len(t.gateways)]
@@ -143,12 +144,12 @@ func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
 	}
 	var died atomic.Int64
 	away := &histogram{}
-	tries := make([]int, len(c.clients)) // of the loop
+	tries := make([]int, len(c.clients)) // used by the loop only
 	closed := func(client *load.Client, _ string, _ int64) error {
 		if died.Load() == 0 || client.Index%len(t.gateways) != victim {
 			return errors.New("the connection of a gateway that was not killed was lost")
 		}
-		const first, most = 200 * time.Millisecond, 20 * time.Second // as in pkg/client
+		const first, most = 200 * time.Millisecond, 20 * time.Second // the values of pkg/client
 		bound := min(most, first<<min(tries[client.Index], 10))
 		tries[client.Index]++
 		time.AfterFunc(rand.N(bound), func() { c.loop.Connect(client, elsewhere) })

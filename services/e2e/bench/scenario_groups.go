@@ -10,16 +10,16 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// talk contains the measurements of conversations in one window.
+// talk contains the measurements of conversations in one window of time.
 type talk struct {
-	deliveries histogram // sender → receiver
-	acks       histogram // sender → committed, back at the sender
+	deliveries histogram // from the sender to a receiver
+	acks       histogram // from the sender until the committed outcome is back at the sender
 }
 
-// paced lets groups talk at a fixed rate, whatever the server does, and measures it.
+// paced makes groups send at a fixed rate, regardless of the server's speed, and measures the conversations.
 func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run int, seen *talk, spent cost)) error {
 	var current atomic.Pointer[talk]
-	current.Store(&talk{}) // the warm-up
+	current.Store(&talk{}) // receives the measurements of the warm-up
 	c.loop.Handle(&listener{
 		event: func(client *load.Client, _ uint64, event []byte, now int64) {
 			if sent := load.SentAt(event); sent > 0 && !load.SentBy(event, client.User) {
@@ -34,7 +34,7 @@ func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run 
 	return under(ctx, t.Runs, t.Warmup, func(ctx context.Context) error {
 		groups := len(c.clients) / c.size
 		_, err := load.Pace(ctx, rate, func(i int) error {
-			// Each group in turn, and in it each member in turn.
+			// The groups take turns, and within a group the members take turns.
 			return c.send(c.clients[i%groups*c.size+i/groups%c.size])
 		})
 		return err
@@ -53,7 +53,8 @@ func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run 
 	}, c, c.settle)
 }
 
-// under measures a running load several times, then ends it and checks with settle that it was carried out correctly.
+// under measures a running load several times. It then ends the load, and uses settle to check that it was carried out
+// correctly.
 func under(ctx context.Context, runs int, warmup time.Duration, play func(context.Context) error, measure func(ctx context.Context, run int) error, c *crowd, settle func(context.Context) error) error {
 	playing, stop := context.WithCancel(ctx)
 	defer stop()
@@ -68,7 +69,7 @@ func under(ctx context.Context, runs int, warmup time.Duration, play func(contex
 		err = failed
 	}
 	if failed := c.loop.Failures(); failed != nil {
-		return failed // this error explains the others
+		return failed // this error explains any later ones
 	}
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func committedAcks(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// groupsClosed lets every client send its next message when the last one is committed.
+// groupsClosed makes every client send its next message when its previous one is committed.
 func groupsClosed(ctx context.Context, t *trial) error { return closedLoop(ctx, t, "closed", true) }
 
 func groupsClosedWithoutReceipts(ctx context.Context, t *trial) error {
@@ -175,7 +176,7 @@ func closedLoop(ctx context.Context, t *trial, key string, receipts bool) error 
 	}, c, c.settle)
 }
 
-// talkers are connected clients in groups.
+// talkers returns connected clients in groups.
 func (t *trial) talkers(ctx context.Context, receipts bool) (*crowd, error) {
 	return t.present(ctx, t.groups, t.groupSize, receipts)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// idleConnections measures the memory of idle connections. The services are restarted before each run, so that neither
-// making the groups nor the previous run counts.
+// idleConnections measures the memory of idle connections. The services are restarted before each run, so that the memory
+// used for making groups and by the previous run does not count.
 func idleConnections(ctx context.Context, t *trial) error {
 	c, err := gather(ctx, t.system, t.idle/t.idleGroup, t.idleGroup, true)
 	if err != nil {
@@ -59,7 +59,7 @@ func idleConnections(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// sayMemory prints how the processes that clients are connected to use their memory.
+// sayMemory prints the memory use of the processes to which clients are connected.
 func (t *trial) sayMemory(ctx context.Context) error {
 	for _, p := range t.front() {
 		metrics, err := p.Metrics(ctx)

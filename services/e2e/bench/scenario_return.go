@@ -10,8 +10,8 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
 )
 
-// manyReturn disconnects all members of one room while messages are sent, and reconnects them at once. No member stays, so
-// the gateway has no events of the room in memory.
+// manyReturn disconnects all members of one room, lets messages be sent, and reconnects all members at once. No member
+// stays connected, so the gateway has no events of the room in memory.
 func manyReturn(ctx context.Context, t *trial) error {
 	c, err := t.present(ctx, 1, t.back, true)
 	if err != nil {
@@ -39,9 +39,9 @@ func manyReturn(ctx context.Context, t *trial) error {
 	return c.settle(ctx)
 }
 
-// oneReturns has one client read a long stretch that no other client reads.
+// oneReturns makes one client read a long stretch that no other client reads.
 func oneReturns(ctx context.Context, t *trial) error {
-	const members = 8 // they write side by side
+	const members = 8 // they write concurrently
 	c, err := gather(ctx, t.system, 1, members, true)
 	if err != nil {
 		return err

@@ -9,9 +9,9 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
 )
 
-// roomFlatOut has one member send as fast as all members receive: a new message for each one that all the others have
-// received, with a fixed number in flight. If only the sender's outcomes limited it, it would measure how fast the server
-// closes slow readers: commits are much faster than deliveries to a thousand.
+// roomFlatOut makes one member send as fast as all members receive. It keeps a fixed number of messages in flight, and
+// sends a new message whenever all other members have received one. If the sender waited only for outcomes, the scenario
+// would measure how fast the server closes slow readers: commits are much faster than deliveries to a thousand members.
 func roomFlatOut(ctx context.Context, t *trial) error {
 	c, err := t.present(ctx, 1, t.room, true)
 	if err != nil {
@@ -63,7 +63,7 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 	}, c, c.settle)
 }
 
-// roomPaced has one member send at a fixed rate.
+// roomPaced makes one member send at a fixed rate.
 func roomPaced(ctx context.Context, t *trial) error { return pacedRoom(ctx, t, "room", true) }
 
 func roomPacedWithoutReceipts(ctx context.Context, t *trial) error {

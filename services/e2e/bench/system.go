@@ -39,17 +39,17 @@ type system struct {
 	gateways []string // host:port
 	calls    *grpc.ClientConn
 	delivery deliveryv1.DeliveryServiceClient
-	crowds   int // so far; no user is in two
+	crowds   int // number of crowds so far; no user is in two crowds
 }
 
-// limits are flags of the programs that serve clients: all clients of a load come from one address and send faster than
-// people.
+// limits are flags of the programs that serve clients. They raise limits, because all clients of a load come from one
+// address and send faster than people.
 var limits = []string{
 	"--gateway.max-connections-per-ip=1000000", "--gateway.connect-rate-per-ip=1000000",
 	"--gateway.frame-rate=1000000", "--gateway.command-rate-per-user=1000000", "--gateway.add-rate-per-user=1000000", "--gateway.read-rate-per-user=1000000", "--gateway.max-conversations-per-user=0",
 }
 
-// programs of a mode.
+// programs returns the programs that a mode needs.
 func programs(mode string) []string {
 	if mode == standalone {
 		return []string{launch.Standalone}
@@ -57,8 +57,8 @@ func programs(mode string) []string {
 	return []string{launch.Gateway, launch.Delivery, launch.History, launch.NATSServer}
 }
 
-// start starts a system with its data in dir; with separate services it has this many gateways and workers. All services
-// get the extra flags.
+// start starts a system with its data in dir. copies is the number of gateways and workers if the services are separate.
+// All services get the extra flags.
 func start(ctx context.Context, mode string, binaries launch.Binaries, dir string, copies int, profile bool, extra []string) (*system, error) {
 	options := launch.Options{
 		Dir: dir, Binaries: binaries, Store: launch.PostgreSQL, NATSNodes: 1, Gateways: copies, Deliveries: copies, Histories: 1,
@@ -121,7 +121,7 @@ func (s *system) services() []*launch.Process {
 	return slices.Concat(s.Histories, s.Deliveries, s.Gateways)
 }
 
-// front returns the processes that clients are connected to.
+// front returns the processes to which clients connect.
 func (s *system) front() []*launch.Process {
 	if s.Standalone != nil {
 		return []*launch.Process{s.Standalone}
@@ -129,7 +129,7 @@ func (s *system) front() []*launch.Process {
 	return s.Gateways
 }
 
-// restart restarts the services, so that their memory is that of a fresh start.
+// restart restarts the services, so that their memory is as after a fresh start.
 func (s *system) restart(ctx context.Context) error {
 	services := s.services()
 	for _, p := range slices.Backward(services) {
@@ -145,7 +145,7 @@ func (s *system) restart(ctx context.Context) error {
 	return nil
 }
 
-// memory is the RSS of everything but the database.
+// memory returns the RSS of all processes except the database.
 func (s *system) memory() int64 {
 	var parts []launch.Part
 	for _, part := range s.Parts() {
@@ -156,7 +156,7 @@ func (s *system) memory() int64 {
 	return launch.Total(parts...).RSS
 }
 
-// awaitNobody waits until no client is connected any more.
+// awaitNobody waits until no client is connected.
 func (s *system) awaitNobody(ctx context.Context) error {
 	for {
 		var connections float64
@@ -176,7 +176,7 @@ func (s *system) awaitNobody(ctx context.Context) error {
 	}
 }
 
-// submit sends a command as an internal service does, and waits until it is committed. It returns the conversation and the
+// submit sends a command like an internal service and waits until it is committed. It returns the conversation and the
 // seq.
 func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) (conversation string, seq uint64, err error) {
 	id, err := uuid.NewV7()
@@ -188,7 +188,7 @@ func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) 
 		response, err := s.delivery.Submit(ctx, request)
 		switch {
 		case status.Code(err) == codes.Unavailable && launch.Sleep(ctx, 50*time.Millisecond) == nil:
-			continue // the same id again
+			continue // retry with the same id
 		case err != nil:
 			return "", 0, fmt.Errorf("submit a command: %w", err)
 		case response.GetOutcome().GetError() != nil:
@@ -198,7 +198,7 @@ func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) 
 	}
 }
 
-// write sends messages of a user one after another, and returns the last one's seq.
+// write sends messages of a user one after another, and returns the seq of the last one.
 func (s *system) write(ctx context.Context, sender, conversation string, messages int) (seq uint64, err error) {
 	text := strings.Repeat("0123456789abcdef", 8)
 	for range messages {
@@ -212,21 +212,21 @@ func (s *system) write(ctx context.Context, sender, conversation string, message
 	return seq, nil
 }
 
-// cost is the use of resources during a measurement.
+// cost is the use of resources during one measurement.
 type cost struct {
 	elapsed time.Duration
-	cpu     time.Duration // of all server processes and their database
+	cpu     time.Duration // CPU time of all server processes and their database
 	load    time.Duration // CPU of the load generator
-	others  time.Duration // CPU of everything else on the machine, which makes figures doubtful
+	others  time.Duration // CPU time of all other programs on the machine, which makes figures doubtful
 }
 
-// micros returns the servers' CPU for one of n operations.
+// micros returns the servers' CPU time per operation, for n operations.
 func (c cost) micros(n float64) float64 { return float64(c.cpu.Nanoseconds()) / 1e3 / n }
 
 // rate returns n per second.
 func (c cost) rate(n float64) float64 { return n / c.elapsed.Seconds() }
 
-// measure returns the cost of the system while during runs.
+// measure returns the cost of the system while the function during runs.
 func (s *system) measure(ctx context.Context, during func(context.Context) error) (cost, error) {
 	parts := s.Parts()
 	begun, machine, before, self := time.Now(), machineCPU(), launch.Total(parts...), ownCPU()
@@ -236,7 +236,7 @@ func (s *system) measure(ctx context.Context, during func(context.Context) error
 	return spent, err
 }
 
-// machineCPU returns the time that all processors together were busy, or were used by other virtual machines.
+// machineCPU returns the time that all processors together were busy, including time taken by other virtual machines.
 func machineCPU() time.Duration {
 	fields := strings.Fields(firstLine("/proc/stat")) // cpu user nice system idle iowait irq softirq steal …
 	const idle, iowait, last = 4, 5, 8
@@ -250,7 +250,7 @@ func machineCPU() time.Duration {
 	return time.Duration(ticks) * (time.Second / 100)
 }
 
-// ownCPU is the time that this process has used.
+// ownCPU returns the CPU time that this process has used.
 func ownCPU() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -259,8 +259,8 @@ func ownCPU() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// profile writes, for every service, a CPU profile over d, then its allocations since its start, and the change of its
-// metrics meanwhile.
+// profile writes, for every service, a CPU profile over the duration d. It also writes the allocations since the
+// service's start, and the changes of its metrics during d.
 func (s *system) profile(ctx context.Context, dir, name string, d time.Duration) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory for profiles: %w", err)

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// sink receives traces over OTLP and counts their spans, so that the cost of making and sending them can be measured. Its
-// own work counts for the load generator, not for the servers.
+// sink receives traces over OTLP and counts their spans, so that the cost of making and sending traces can be measured.
+// Its own CPU time counts for the load generator, not for the servers.
 type sink struct {
 	collectorv1.UnimplementedTraceServiceServer
 
@@ -32,7 +32,7 @@ func newSink() (*sink, error) {
 	return s, nil
 }
 
-// Export is what exporters call.
+// Export implements the OTLP trace service.
 func (s *sink) Export(_ context.Context, request *collectorv1.ExportTraceServiceRequest) (*collectorv1.ExportTraceServiceResponse, error) {
 	for _, resource := range request.GetResourceSpans() {
 		for _, scope := range resource.GetScopeSpans() {
@@ -47,7 +47,7 @@ func (s *sink) close() error {
 	return <-s.served
 }
 
-// flags make a service send its traces to the sink.
+// flags returns the flags that make a service send its traces to the sink.
 func (s *sink) flags(ratio float64) []string {
 	return []string{"--telemetry.otlp-endpoint=" + s.endpoint, fmt.Sprintf("--telemetry.sample-ratio=%g", ratio)}
 }

@@ -4,14 +4,14 @@ import (
 	"fmt"
 )
 
-// Check compares the parts of an installation with each other, or with the programs' actual behaviour, and returns
-// everything that is wrong.
+// Check compares the parts of an installation with each other, or with the behaviour of the programs, and records every
+// difference.
 type Check struct {
 	Name string
 	run  func(*inspection)
 }
 
-// Checks are all checks that need no running programs.
+// Checks returns all checks that need no running programs.
 func Checks() []Check {
 	return []Check{
 		{"names", checkNames},
@@ -35,21 +35,21 @@ func Checks() []Check {
 	}
 }
 
-// Facts are the data that an installation is compared with.
+// Facts contains the data with which an installation is compared.
 type Facts struct {
 	Programs map[string]*Program
-	// Answers returns the status with which a path of a component's admin server, or of NATS' monitoring port, answers
-	// without a token.
+	// Answers returns the HTTP status for a path without a token, on a component's admin server or on NATS's monitoring
+	// port.
 	Answers func(component, path string) int
-	// Metrics are the names that a component exports.
+	// Metrics returns the names of the metrics that a component exports.
 	Metrics func(component string) map[string]bool
-	// Secrets are the Secrets that the installation requires.
+	// Secrets returns the Secrets that the installation requires.
 	Secrets Secrets
 	// Scratch makes an empty directory.
 	Scratch func() string
 }
 
-// Inspect runs all checks; the findings begin with the check's name.
+// Inspect runs all checks. Each finding begins with the check's name.
 func Inspect(o *Objects, facts Facts) []error {
 	var found []error
 	asked := map[*Workload]map[string]string{}
@@ -61,13 +61,13 @@ func Inspect(o *Objects, facts Facts) []error {
 	return found
 }
 
-// inspection is one run of a check.
+// inspection is the state of one run of a check.
 type inspection struct {
 	*Objects
 	Facts
 
 	check string
-	asked map[*Workload]map[string]string // settings, for all checks of one Inspect
+	asked map[*Workload]map[string]string // settings by workload, shared by all checks of one Inspect
 	found []error
 }
 
@@ -86,8 +86,8 @@ func (in *inspection) services() []*Workload {
 	return own
 }
 
-// settings returns the settings with which a workload's program would run. checkEnvironment reports settings that it
-// refuses; here the result is nil then.
+// settings returns the settings with which a workload's program would run; nil if the program refuses them, which
+// checkEnvironment reports.
 func (in *inspection) settings(w *Workload) map[string]string {
 	settings, known := in.asked[w]
 	if !known {

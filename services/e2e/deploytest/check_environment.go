@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkEnvironment: a program knows each of its variables, and accepts their values.
+// checkEnvironment checks that a program knows each of its environment variables, and accepts their values.
 func checkEnvironment(in *inspection) {
 	for _, w := range in.Workloads {
 		names := map[string]bool{}
@@ -50,7 +50,8 @@ func checkEnvironment(in *inspection) {
 	}
 }
 
-// checkFiles: a variable with the name of a file names one that a mounted Secret contains; every volume is used.
+// checkFiles checks that each variable with a file name refers to a file in a mounted Secret, and that every volume is
+// used.
 func checkFiles(in *inspection) {
 	for _, w := range in.Workloads {
 		files, err := w.files(in.Secrets)
@@ -97,7 +98,7 @@ var (
 	passwordInValue = regexp.MustCompile(`://[^/\s]*:[^/\s]*@`)
 )
 
-// checkSecrets: manifests contain no secrets, and a pod gets no Secret of another.
+// checkSecrets checks that manifests contain no secrets, and that a pod mounts no Secret of another component.
 func checkSecrets(in *inspection) {
 	for _, w := range in.Workloads {
 		container := w.Container()
@@ -136,7 +137,7 @@ func (in *inspection) checkSecretVolume(w *Workload, volume corev1.Volume) {
 	}
 }
 
-// keys returns the keys that a volume contains; nil for all.
+// keys returns the keys that a volume contains; nil means all keys.
 func keys(volume corev1.Volume) []string {
 	var shown []string
 	for _, item := range volume.Secret.Items {
@@ -145,5 +146,6 @@ func keys(volume corev1.Volume) []string {
 	return shown
 }
 
-// private reports whether a key belongs to one component only. The operators' token is shared by all services.
+// private reports whether a key belongs to one component only. The operators' token, in contrast, is shared by all
+// services.
 func private(key string) bool { return path.Ext(key) == ".key" || key == "seed" }

@@ -9,12 +9,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const testComponent = "test" // of what exists only while helm test runs
+const testComponent = "test" // component label of the objects that exist only while helm test runs
 
 const hookAnnotation = "helm.sh/hook"
 
-// checkTest: the pod of helm test runs the probe of one of our images, with the token of the services, against every service, and
-// every address that it asks leads to a port that answers.
+// checkTest checks the pod of helm test. It must run the probe of one of our images against every service, with the token
+// of the services. Every address that it probes must lead to a port that answers.
 func checkTest(in *inspection) {
 	for _, test := range in.Tests {
 		if test.Pod.Annotations[hookAnnotation] != "test" {
@@ -55,7 +55,7 @@ func checkTest(in *inspection) {
 	}
 }
 
-// probed are the addresses that a test asks. Its token must be that of the services.
+// probed returns the addresses that a test probes. It also checks that the test uses the token of the services.
 func (in *inspection) probed(test *Workload) []string {
 	command := test.Container().Command
 	if len(command) < 4 || command[0] != "/usr/bin/probe" || command[1] != "-token-file" {
@@ -77,7 +77,8 @@ func (in *inspection) probed(test *Workload) []string {
 	return command[3:]
 }
 
-// checkTestPolicy: what opens doors for the test opens them while it runs, and is removed afterwards.
+// checkTestPolicy checks that a network policy for the test is in force only while the test runs, and is removed
+// afterwards.
 func (in *inspection) checkTestPolicy(policy *networkingv1.NetworkPolicy) {
 	policies := strings.Split(policy.Annotations["helm.sh/hook-delete-policy"], ",")
 	if policy.Annotations[hookAnnotation] != "test" || !slices.Contains(policies, "hook-succeeded") || !slices.Contains(policies, "hook-failed") {

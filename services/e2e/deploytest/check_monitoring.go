@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// checkMonitoring: every service is scraped exactly once, with the token, and alerts are complete.
+// checkMonitoring checks that every service is scraped exactly once, with the token, and that alerts are complete.
 func checkMonitoring(in *inspection) {
 	for _, monitor := range in.ServiceMonitors {
 		scraped := in.scraped(monitor)
@@ -28,7 +28,7 @@ func checkMonitoring(in *inspection) {
 	in.checkRules()
 }
 
-// checkRules: every rule is complete, and no two alerts have the same name.
+// checkRules checks that every rule is complete, and that no two alerts have the same name.
 func (in *inspection) checkRules() {
 	for _, rule := range in.Rules {
 		groups, alerts := map[string]bool{}, map[string]bool{}
@@ -50,7 +50,7 @@ func (in *inspection) checkRules() {
 	}
 }
 
-// scraped counts how often a monitor finds each component.
+// scraped counts how often a monitor selects each component.
 func (in *inspection) scraped(monitor *ServiceMonitor) map[string]int {
 	times := map[string]int{}
 	for _, service := range in.Services {

@@ -26,7 +26,8 @@ func quantity(text string) int64 {
 	return parsed.Value()
 }
 
-// natsOptions lets the real server read the configuration of the first pod, with files in a separate directory.
+// natsOptions makes the real NATS server parse the configuration of the first pod, with the files in a separate
+// directory.
 func (in *inspection) natsOptions(w *Workload) (*server.Options, error) {
 	root := in.Scratch()
 	file, err := in.writeNATS(w, root, in.Secrets)
@@ -43,8 +44,8 @@ func (in *inspection) natsOptions(w *Workload) (*server.Options, error) {
 	return options, nil
 }
 
-// writeNATS writes the configuration files of the NATS pods below root, with the environment filled in, and all files that
-// they name.
+// writeNATS writes the configuration files of the NATS pods below root, with environment variables filled in, and all
+// files to which they refer.
 func (in *inspection) writeNATS(w *Workload, root string, secrets Secrets) (file string, err error) {
 	environment, err := w.Environment(root, secrets)
 	if err != nil {
@@ -54,7 +55,7 @@ func (in *inspection) writeNATS(w *Workload, root string, secrets Secrets) (file
 	for name, value := range environment {
 		fill = append(fill, "$"+name, strconv.Quote(value))
 	}
-	// Paths of the container become paths below root.
+	// Replace paths of the container by paths below root.
 	for _, mount := range w.Container().VolumeMounts {
 		fill = append(fill, " "+mount.MountPath, " "+filepath.Join(root, mount.MountPath))
 	}
@@ -83,7 +84,8 @@ func (in *inspection) writeNATS(w *Workload, root string, secrets Secrets) (file
 	return filepath.Join(root, command[2]), nil
 }
 
-// checkNATS: the real server accepts the configuration, and it has the settings that messages need to be safe.
+// checkNATS checks that the real server accepts the configuration, and that it contains the settings that keep messages
+// safe.
 func checkNATS(in *inspection) {
 	w := in.workload(natsName)
 	if w == nil {
@@ -132,8 +134,8 @@ func checkNATS(in *inspection) {
 	in.checkStorage(w, options)
 }
 
-// checkStorage: all streams fit into max_file_store, and that fits into the volume, because a full disk is the only
-// condition from which NATS does not recover by itself.
+// checkStorage checks that all streams fit into max_file_store, and that max_file_store fits into the volume: a full disk
+// is the only condition from which NATS does not recover by itself.
 func (in *inspection) checkStorage(w *Workload, options *server.Options) {
 	owner := in.settings(in.workload(delivery))
 	copies := strconv.Itoa(int(*w.Replicas))
@@ -156,9 +158,10 @@ func (in *inspection) checkStorage(w *Workload, options *server.Options) {
 	}
 }
 
-// checkCertificates: certificates from cert-manager have the names that peers check, and are stored where they are mounted.
+// checkCertificates checks that certificates from cert-manager contain the names that peers verify, and that their
+// Secrets are the mounted ones.
 func checkCertificates(in *inspection) {
-	issuers := map[string]string{} // authorities of NATS and of the services
+	issuers := map[string]string{} // the authorities of NATS and of the services
 	for _, certificate := range in.Certificates {
 		spec := certificate.Spec
 		component := certificate.Metadata.Labels[componentLabel]

@@ -5,14 +5,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// party is one end of a connection: pods of the installation, or of another namespace, or an address outside of the
+// party is one end of a connection: a pod of the installation, a pod of another namespace, or an address outside of the
 // cluster.
 type party struct {
 	workload  *Workload
-	namespace string // labels of pods elsewhere; if empty and workload is nil, the party is outside of the cluster
+	namespace string // namespace of a pod elsewhere; if it is empty and workload is nil, the party is outside of the cluster
 }
 
-// checkNetwork evaluates the policies, as the network would, to find who may connect to whom.
+// checkNetwork evaluates the network policies like the network itself, to find which connections they allow.
 func checkNetwork(in *inspection) {
 	if len(in.Policies) == 0 {
 		return
@@ -77,16 +77,16 @@ func (in *inspection) expect(allowed bool, what string, from, to party, port int
 	}
 }
 
-// allowed implements the semantics of NetworkPolicy for TCP: pods that no policy selects are open; selected pods accept
-// only what a policy allows; both ends must agree.
+// allowed implements the semantics of NetworkPolicy for TCP. Pods that no policy selects are open. Selected pods accept
+// only connections that a policy allows. Both ends must allow a connection.
 func (in *inspection) allowed(from, to party, port int32) bool {
 	return in.direction(networkingv1.PolicyTypeEgress, from, to, to, port) && in.direction(networkingv1.PolicyTypeIngress, to, from, to, port)
 }
 
-// direction evaluates the policies of own for a connection with peer; the port is one of target.
+// direction evaluates the policies that select own, for a connection with peer. The port belongs to target.
 func (in *inspection) direction(kind networkingv1.PolicyType, own, peer, target party, port int32) bool {
 	if own.workload == nil {
-		return true // policies of others are not checked here
+		return true // policies of other namespaces are not checked
 	}
 	open := true
 	for _, policy := range in.Policies {
@@ -133,7 +133,7 @@ func allows(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.Network
 			portFits = true
 		case each.Port.Type == intstr.Int:
 			portFits = portFits || each.Port.IntVal == port
-		case target.workload != nil: // a name means the port with that name in the target's pod
+		case target.workload != nil: // a port name means the port with this name in the target's pod
 			portFits = portFits || target.workload.port(*each.Port) == port
 		}
 	}

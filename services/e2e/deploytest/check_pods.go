@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkSecurity: the requirements of the restricted pod security standard, and a read-only root file system.
+// checkSecurity checks the requirements of the restricted pod security standard, and a read-only root file system.
 func checkSecurity(in *inspection) {
 	for _, account := range in.Accounts {
 		if token := account.AutomountServiceAccountToken; token == nil || *token {
@@ -45,7 +45,8 @@ func checkSecurity(in *inspection) {
 	}
 }
 
-// checkMemory: there is a limit and a request, and Go collects garbage before the kernel kills the process.
+// checkMemory checks that there is a memory limit and a request, and that Go collects garbage before the kernel kills the
+// process.
 func checkMemory(in *inspection) {
 	for _, w := range in.Workloads {
 		resources := w.Container().Resources

@@ -11,8 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkPorts: containers declare the ports that their programs listen on, and every reference to a port leads to an
-// existing one.
+// checkPorts checks that containers declare the ports on which their programs listen, and that every reference to a port
+// leads to an existing port.
 func checkPorts(in *inspection) {
 	for _, w := range in.services() {
 		listening := map[string]bool{}
@@ -54,8 +54,8 @@ func checkPorts(in *inspection) {
 	}
 }
 
-// checkAddress: a setting with addresses leads to a port of a component. Addresses of things that the installation does not
-// run are elsewhere.
+// checkAddress checks that the addresses in a setting lead to a port of a component. Addresses of services outside of the
+// installation are not checked.
 func (in *inspection) checkAddress(w *Workload, setting, component, port string) {
 	addresses := in.settings(w)[setting]
 	if addresses == "" || in.workload(component) == nil {
@@ -100,8 +100,8 @@ func portName(w *Workload, number int32) string {
 	return ""
 }
 
-// checkProbes: each probe uses a port of the container and a path that answers without a token, and a pod that only waits
-// for others is not restarted.
+// checkProbes checks that each probe uses a port of the container and a path that answers without a token. It also checks
+// that a pod is not restarted while it only waits for other pods.
 func checkProbes(in *inspection) {
 	for _, w := range in.Workloads {
 		container := w.Container()

@@ -9,7 +9,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 )
 
-// checkRollout: new pods start before old ones end, and evictions happen one by one.
+// checkRollout checks that new pods start before old pods end, and that pods are evicted one by one.
 func checkRollout(in *inspection) {
 	for _, w := range in.services() {
 		if w.Rollout == nil || w.Rollout.MaxUnavailable == nil || w.Rollout.MaxUnavailable.String() != "0" ||
@@ -27,7 +27,7 @@ func checkRollout(in *inspection) {
 	}
 }
 
-// checkGrace: the kubelet waits until a pod has finished its stop.
+// checkGrace checks that the kubelet waits until a pod has completed its shutdown.
 func checkGrace(in *inspection) {
 	for _, w := range in.Workloads {
 		var grace time.Duration
@@ -54,7 +54,7 @@ func checkGrace(in *inspection) {
 				stop = max(stop, took)
 			}
 		}
-		// The remaining time flushes traces, and lets the slowest connections' goroutines end.
+		// The additional time is for exporting traces, and for the goroutines of the slowest connections to end.
 		const margin = 10 * time.Second
 		if pause := time.Duration(hook.PreStop.Sleep.Seconds) * time.Second; grace < pause+stop+margin {
 			in.failf("%s is killed after %v, and needs %v + %v + %v", w.Name, grace, pause, stop, margin)
@@ -65,7 +65,7 @@ func checkGrace(in *inspection) {
 func (in *inspection) checkLameDuck(w *Workload, hook *corev1.ExecAction, grace time.Duration) {
 	options, err := in.natsOptions(w)
 	if err != nil {
-		return // checkNATS covers this
+		return // checkNATS checks this
 	}
 	if want := []string{"nats-server", "--signal", "ldm=" + options.PidFile}; hook == nil || !slices.Equal(hook.Command, want) {
 		in.failf("the preStop hook of %s must be %v", w.Name, want)
@@ -76,7 +76,8 @@ func (in *inspection) checkLameDuck(w *Workload, hook *corev1.ExecAction, grace 
 	}
 }
 
-// checkAutoscaling: the target exists and its size is set nowhere else; the metrics exist; scaling down is slow.
+// checkAutoscaling checks that the target of an autoscaler exists and sets no number of replicas itself, that the metrics
+// exist, and that scaling down is slow.
 func checkAutoscaling(in *inspection) {
 	for _, scaler := range in.Autoscalers {
 		target := scaler.Spec.ScaleTargetRef

@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// checkNames: no name is used twice, everything is in one namespace, and no component is missing.
+// checkNames checks that no name is used twice, that all objects are in one namespace, and that no component is missing.
 func checkNames(in *inspection) {
 	seen := map[string]bool{}
 	namespaces := map[string]bool{}
@@ -43,7 +43,7 @@ func checkNames(in *inspection) {
 	}
 }
 
-// checkSelectors: each selector selects the pods that it is for, all of them and no others.
+// checkSelectors checks that each selector selects exactly the intended pods.
 func checkSelectors(in *inspection) {
 	expect := func(what string, selector *metav1.LabelSelector, component string) {
 		w, err := in.only(selector)
@@ -84,7 +84,7 @@ func checkSelectors(in *inspection) {
 	}
 }
 
-// checkSpread: the spreading constraints count the pods of the same workload.
+// checkSpread checks that topology spread constraints count the pods of the same workload.
 func checkSpread(in *inspection) {
 	for _, w := range in.Workloads {
 		topologies := map[string]bool{}

@@ -18,7 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Compose is a compose file, with the fields that are used here.
+// Compose is a compose file, with the fields that the checks use.
 type Compose struct {
 	Name     string                              `yaml:"name"`
 	Service  any                                 `yaml:"x-service"`
@@ -73,16 +73,16 @@ func DecodeCompose(text []byte) (*Compose, error) {
 	return compose, nil
 }
 
-// InspectCompose compares the parts of a compose file with each other and with the programs' actual behaviour.
+// InspectCompose compares the parts of a compose file with each other, and with the behaviour of the programs.
 func InspectCompose(c *Compose, facts Facts) []error {
 	var found []error
 	failf := func(format string, args ...any) { found = append(found, fmt.Errorf(format, args...)) }
-	listening := map[string]map[string]bool{}  // ports by service
+	listening := map[string]map[string]bool{}  // ports on which services listen, by service
 	programs := map[string]map[string]string{} // settings by service
 	for name, service := range c.Services {
 		listening[name] = map[string]bool{}
 		if service.Build == nil {
-			listening[name]["5432"] = name == "postgres" // its image listens there
+			listening[name]["5432"] = name == "postgres" // the postgres image listens on this port
 			continue
 		}
 		program := facts.Programs[service.Build.Args["PROGRAM"]]
@@ -137,7 +137,7 @@ func InspectCompose(c *Compose, facts Facts) []error {
 	return found
 }
 
-// settings returns the settings with which a service's program would run; its secrets are files of this machine.
+// settings returns the settings with which a service's program would run. Its secrets are files on this machine.
 func (c *Compose) settings(service *ComposeService, program *Program, facts Facts) (map[string]string, error) {
 	root := facts.Scratch()
 	environment := map[string]string{}
@@ -165,7 +165,7 @@ func (c *Compose) settings(service *ComposeService, program *Program, facts Fact
 	return program.Settings(environment)
 }
 
-// hardened: a container has the least privileges.
+// hardened checks that a container has the least privileges.
 func (s *ComposeService) hardened() []error {
 	var errs []error
 	for rule, kept := range map[string]bool{
@@ -181,7 +181,7 @@ func (s *ComposeService) hardened() []error {
 	return errs
 }
 
-// checkService: everything that a service refers to exists, and no port is published to the network.
+// checkService checks that all objects to which a service refers exist, and that it publishes no port to the network.
 func (c *Compose) checkService(s *ComposeService, listening map[string]bool, facts Facts) []error {
 	var errs []error
 	failf := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -230,7 +230,7 @@ func (c *Compose) checkService(s *ComposeService, listening map[string]bool, fac
 	return errs
 }
 
-// natsPort returns the clients' port of the NATS server, as the real server reads its configuration.
+// natsPort returns the client port of the NATS server, from its configuration as the real server parses it.
 func (c *Compose) natsPort(dir string) (string, error) {
 	file := filepath.Join(dir, "nats.conf")
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(c.Configs["nats"].Content, "$$", "$")), 0o600); err != nil {
@@ -246,7 +246,8 @@ func (c *Compose) natsPort(dir string) (string, error) {
 	return strconv.Itoa(options.Port), nil
 }
 
-// reaches follows an address to a service that listens there and that is started before, directly or indirectly.
+// reaches checks that an address leads to a service which listens there, and which is started before the service from,
+// directly or indirectly.
 func reaches(address string, listening map[string]map[string]bool, from *ComposeService) error {
 	target, err := url.Parse(address)
 	if err != nil {

@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// listeners are the TCP addresses that a process listens on, as reported by the Linux kernel.
+// listeners returns the TCP addresses on which a process listens, as reported by the Linux kernel.
 func listeners(pid int) ([]string, error) {
 	sockets, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	if err != nil || len(sockets) == 0 {
 		return nil, fmt.Errorf("read the files of process %d: %w", pid, os.ErrNotExist)
 	}
-	own := map[string]bool{} // by inode
+	own := map[string]bool{} // the process's own sockets, by inode
 	for _, path := range sockets {
 		if target, err := os.Readlink(path); err == nil {
 			own[strings.TrimSuffix(strings.TrimPrefix(target, "socket:["), "]")] = true
@@ -26,7 +26,7 @@ func listeners(pid int) ([]string, error) {
 	for _, table := range []string{"tcp", "tcp6"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
 		if err != nil {
-			continue // a kernel without IPv6
+			continue // the kernel has no IPv6
 		}
 		for line := range strings.Lines(string(text)) {
 			const listening = "0A"
@@ -44,7 +44,7 @@ func listeners(pid int) ([]string, error) {
 	return addresses, nil
 }
 
-// parseAddress parses 0100007F:1F90, in which each group of 32 bits of the address is byte-swapped.
+// parseAddress parses an address like 0100007F:1F90, in which each group of 32 bits is byte-swapped.
 func parseAddress(text string) (string, error) {
 	host, port, _ := strings.Cut(text, ":")
 	number, err := strconv.ParseUint(port, 16, 16)

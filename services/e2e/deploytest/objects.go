@@ -20,7 +20,7 @@ import (
 
 type labelSet = labels.Set
 
-// Objects are an installation.
+// Objects contains the objects of an installation.
 type Objects struct {
 	Namespaces      []*corev1.Namespace
 	Accounts        []*corev1.ServiceAccount
@@ -45,9 +45,9 @@ type Workload struct {
 	Replicas    *int32
 	Selector    *metav1.LabelSelector
 	Pod         *corev1.PodTemplateSpec
-	Rollout     *appsv1.RollingUpdateDeployment // of a Deployment
-	ServiceName string                          // of a StatefulSet
-	Claims      []corev1.PersistentVolumeClaim  // of a StatefulSet
+	Rollout     *appsv1.RollingUpdateDeployment // only for a Deployment
+	ServiceName string                          // only for a StatefulSet
+	Claims      []corev1.PersistentVolumeClaim  // only for a StatefulSet
 }
 
 // The components of an installation.
@@ -60,10 +60,10 @@ const (
 
 const componentLabel = "app.kubernetes.io/component"
 
-// Component is gateway, delivery, history or nats.
+// Component returns gateway, delivery, history or nats.
 func (w *Workload) Component() string { return w.Pod.Labels[componentLabel] }
 
-// Program is the name of the binary that the workload runs: the last part of the image's name.
+// Program returns the name of the binary that the workload runs: the last part of the image's name.
 func (w *Workload) Program() string {
 	name := path.Base(w.Container().Image)
 	if i := strings.IndexAny(name, ":@"); i >= 0 {
@@ -72,7 +72,7 @@ func (w *Workload) Program() string {
 	return name
 }
 
-// Container is the workload's own container. Containers that an operator adds come after it.
+// Container returns the workload's main container. Containers that an operator adds come after it.
 func (w *Workload) Container() *corev1.Container {
 	if len(w.Pod.Spec.Containers) == 0 {
 		return &corev1.Container{}
@@ -80,7 +80,7 @@ func (w *Workload) Container() *corev1.Container {
 	return &w.Pod.Spec.Containers[0]
 }
 
-// port returns the number of a port of the container, by number or name; 0 if there is none.
+// port returns the number of a port of the container, given by number or name; 0 if there is none.
 func (w *Workload) port(want intstr.IntOrString) int32 {
 	for _, port := range w.Container().Ports {
 		if port.Name == want.StrVal && want.Type == intstr.String || port.ContainerPort == want.IntVal && want.Type == intstr.Int {
@@ -90,7 +90,7 @@ func (w *Workload) port(want intstr.IntOrString) int32 {
 	return 0
 }
 
-// workload finds the workload of a component; nil when there is none.
+// workload returns the workload of a component; nil if there is none.
 func (o *Objects) workload(component string) *Workload {
 	for _, w := range o.Workloads {
 		if w.Component() == component {
@@ -111,7 +111,7 @@ func (o *Objects) selected(selector *metav1.LabelSelector) []*Workload {
 	return found
 }
 
-// only returns the single workload that a selector must select.
+// only returns the workload that a selector selects. It returns an error unless the selector selects exactly one.
 func (o *Objects) only(selector *metav1.LabelSelector) (*Workload, error) {
 	found := o.selected(selector)
 	if len(found) == 1 {
@@ -124,7 +124,7 @@ func (o *Objects) only(selector *metav1.LabelSelector) (*Workload, error) {
 	return nil, fmt.Errorf("selects the pods of %d workloads, not of one: %v", len(found), names)
 }
 
-// service finds a Service by name.
+// service returns the Service with a name.
 func (o *Objects) service(name string) *corev1.Service {
 	for _, service := range o.Services {
 		if service.Name == name {
@@ -134,8 +134,8 @@ func (o *Objects) service(name string) *corev1.Service {
 	return nil
 }
 
-// dial follows an address as a pod of the namespace would write it, such as runnel-history:9000 or
-// runnel-nats-0.runnel-nats:4222, to the workload and port behind it.
+// dial resolves an address, in the form that pods of the namespace use, to a workload and a port. Examples are
+// runnel-history:9000 and runnel-nats-0.runnel-nats:4222.
 func (o *Objects) dial(address string) (*Workload, int32, error) {
 	host, port, found := strings.Cut(address, ":")
 	number, err := strconv.ParseInt(port, 10, 32)

@@ -24,11 +24,11 @@ import (
 // Program is one of Runnel's binaries.
 type Program struct {
 	Path string
-	// Variables are the environment variables that it knows, by its --help.
+	// Variables are the environment variables in the program's --help.
 	Variables map[string]bool
 }
 
-// Programs builds all deployed binaries and reads their help, by name.
+// Programs builds all deployed binaries and reads their help. It returns them by name.
 func Programs(ctx context.Context, dir string) (map[string]*Program, error) {
 	built, err := launch.Build(ctx, dir, "", launch.Gateway, launch.Delivery, launch.History)
 	if err != nil {
@@ -45,7 +45,8 @@ func Programs(ctx context.Context, dir string) (map[string]*Program, error) {
 	return programs, nil
 }
 
-// helpOf returns a program's help about running as a service; a program with several commands uses serve for that.
+// helpOf returns a program's help for running as a service. In a program with several commands, that is the help of
+// serve.
 func helpOf(ctx context.Context, path string) ([]byte, error) {
 	help, err := exec.CommandContext(ctx, path, "--help").Output()
 	if err != nil || !bytes.Contains(help, []byte("\n  serve ")) {
@@ -56,7 +57,7 @@ func helpOf(ctx context.Context, path string) ([]byte, error) {
 
 var variable = regexp.MustCompile(`\$([A-Z][A-Z0-9_]+)`)
 
-// variables parses the output of --help. Secrets are at its end; each of them can also come from a file.
+// variables parses the output of --help. Secrets are listed at its end; each secret can also come from a file.
 func variables(help []byte) map[string]bool {
 	known := map[string]bool{}
 	settings, secrets, _ := bytes.Cut(help, []byte("\nSecrets, "))
@@ -70,8 +71,8 @@ func variables(help []byte) map[string]bool {
 	return known
 }
 
-// Settings are what the program would run with, given these arguments, this environment and no other, by name: gateway.listen and
-// so on. Settings that it refuses are an error.
+// Settings returns the settings with which the program would run, by name, such as gateway.listen. The program gets only
+// these arguments and this environment. If the program refuses its settings, Settings returns an error.
 func (p *Program) Settings(environment map[string]string, args ...string) (map[string]string, error) {
 	command := exec.Command(p.Path, append(args, "--print-config")...)
 	for name, value := range environment {
@@ -101,8 +102,8 @@ func flatten(prefix string, tree map[string]any, into map[string]string) {
 	}
 }
 
-// Environment returns the environment that the kubelet would give to the container of a workload's first pod. The Secrets
-// that it mounts are written below root, and variables that name their files are adapted.
+// Environment returns the environment that the kubelet would give to the container of a workload's first pod. The mounted
+// Secrets are written below root, and variables with their file names are adapted.
 func (w *Workload) Environment(root string, secrets Secrets) (map[string]string, error) {
 	var errs []error
 	environment := map[string]string{}
@@ -131,7 +132,7 @@ func (w *Workload) Environment(root string, secrets Secrets) (map[string]string,
 
 var reference = regexp.MustCompile(`\$\(([A-Za-z_][A-Za-z0-9_]*)\)`)
 
-// value returns one variable; the ones before it are known.
+// value returns the value of one variable. before contains the preceding variables, to which it may refer.
 func (w *Workload) value(env corev1.EnvVar, before map[string]string, secrets Secrets) (string, error) {
 	source := env.ValueFrom
 	switch {

@@ -21,18 +21,18 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// Running is an installation as processes on this machine: each service has the environment of its manifest, except that
-// addresses are local and history uses a SQLite file.
+// Running is an installation running as processes on this machine. Each service has the environment of its manifest,
+// except that addresses are local and history uses a SQLite file.
 type Running struct {
 	Processes map[string]*launch.Process // by component
-	// Addresses are the listen addresses of a component, by setting: "gateway.listen".
+	// Addresses are the listen addresses of a component, by setting, such as "gateway.listen".
 	Addresses map[string]map[string]string
 	Secrets   Secrets
 
 	nats []*server.Server
 }
 
-// Run starts one pod of each service, and all NATS servers, and waits until they are ready.
+// Run starts one pod of each service and all NATS servers, and waits until they are ready.
 func Run(ctx context.Context, o *Objects, facts Facts) (*Running, error) {
 	r := &Running{Processes: map[string]*launch.Process{}, Addresses: map[string]map[string]string{}, Secrets: facts.Secrets}
 	in := &inspection{Objects: o, Facts: facts}
@@ -72,7 +72,7 @@ func (r *Running) start(ctx context.Context, in *inspection) error {
 	return r.awaitNATS(ctx, in.workload(natsName).Container().StartupProbe.HTTPGet.Path)
 }
 
-// awaitNATS waits for the condition of the startup probe: streams that are being created are not healthy yet.
+// awaitNATS waits for the condition of the startup probe, because streams that are being created are not healthy yet.
 func (r *Running) awaitNATS(ctx context.Context, path string) error {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
@@ -89,7 +89,7 @@ func (r *Running) awaitNATS(ctx context.Context, path string) error {
 	}
 }
 
-// move replaces the addresses of a cluster by local ones.
+// move replaces addresses of the cluster by local addresses.
 func (r *Running) move(in *inspection, w *Workload, environment map[string]string, broker string) error {
 	r.Addresses[w.Component()] = map[string]string{}
 	for name := range environment {
@@ -118,7 +118,7 @@ func (r *Running) move(in *inspection, w *Workload, environment map[string]strin
 
 var hostOfPod = regexp.MustCompile(`[a-z-]+-([0-9])\.[a-z-]+:6222`)
 
-// startNATS starts the servers of the installation's ConfigMap and returns the addresses for clients.
+// startNATS starts the NATS servers configured in the installation's ConfigMap, and returns their addresses for clients.
 func (r *Running) startNATS(in *inspection) (string, error) {
 	w := in.workload(natsName)
 	var routes []string
@@ -177,10 +177,10 @@ func (r *Running) startNATS(in *inspection) (string, error) {
 	return strings.Join(addresses, ","), nil
 }
 
-// Monitor is the address of the monitoring port of a NATS server.
+// Monitor returns the address of the monitoring port of a NATS server.
 func (r *Running) Monitor() string { return r.nats[0].MonitorAddr().String() }
 
-// Get sends a request to the admin server of a component, or to the monitoring port of NATS, with a token unless it is
+// Get sends a request to the admin server of a component, or to NATS's monitoring port. It sends a token if token is not
 // empty.
 func (r *Running) Get(component, path, token string) (status int, body string, err error) {
 	address := r.Addresses[component]["admin.listen"]
@@ -204,7 +204,7 @@ func (r *Running) Get(component, path, token string) (status int, body string, e
 	return response.StatusCode, string(text), err
 }
 
-// Stop stops everything, the services as the kubelet would.
+// Stop stops all processes, the services in the same way as the kubelet.
 func (r *Running) Stop() error {
 	var errs []error
 	for _, component := range []string{gateway, delivery, history} {

@@ -14,11 +14,12 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs/devca"
 )
 
-// Secrets returns the content of a key of a Secret.
+// Secrets returns the value of a key of a Secret.
 type Secrets func(secret, key string) (string, error)
 
-// NewVault makes the Secrets that an operator would make, when they are asked for: certificates of one authority for the keys of a TLS
-// Secret, nkeys for NATS, the URL of a database, and text of enough length for everything else. dir is its own.
+// NewVault makes each Secret that an operator would make when it is first requested. These are certificates of one
+// authority for the keys of a TLS Secret, nkeys for NATS, the URL of a database, and a text of sufficient length for all
+// others. dir must not be used otherwise.
 func NewVault(dir string) (Secrets, error) {
 	ca, err := devca.New("deploytest")
 	if err != nil {
@@ -33,10 +34,10 @@ type vault struct {
 	ca  *devca.CA
 
 	mu    sync.Mutex
-	users map[string]nkeys.KeyPair // by the name of the NATS user
+	users map[string]nkeys.KeyPair // by name of the NATS user
 }
 
-// tlsKeys are the keys of a Secret with a certificate. Other Secrets are mounted key by key.
+// tlsKeys are the keys of a Secret with a certificate. Secrets of other types are mounted key by key.
 var tlsKeys = []string{"tls.crt", "tls.key", "ca.crt"}
 
 func (v *vault) content(secret, key string) (string, error) {
@@ -44,7 +45,7 @@ func (v *vault) content(secret, key string) (string, error) {
 	defer v.mu.Unlock()
 	role := strings.TrimSuffix(secret, "-tls")
 	if key == "url" || key == "uri" {
-		return "postgres://runnel:" + strings.Repeat("x", 24) + "@db/runnel", nil // programs refuse what is no database
+		return "postgres://runnel:" + strings.Repeat("x", 24) + "@db/runnel", nil // programs refuse a value that is not a database URL
 	}
 	switch user, seed := strings.CutPrefix(secret, "runnel-nats-"); {
 	case slices.Contains(tlsKeys, key):
@@ -78,7 +79,8 @@ func (v *vault) user(name string) (nkeys.KeyPair, error) {
 	return v.users[name], nil
 }
 
-// certificate contains the role's name, as in a cluster; servers that are reached by address have this machine's.
+// certificate makes a certificate with the role's name, as in a cluster. The certificate of a server that is reached by
+// address also contains 127.0.0.1.
 func (v *vault) certificate(role, key string) (string, error) {
 	path := filepath.Join(v.dir, role, map[string]string{"tls.crt": "cert.pem", "tls.key": "key.pem", "ca.crt": "ca.pem"}[key])
 	if _, err := os.Stat(path); err != nil {
@@ -94,5 +96,5 @@ func (v *vault) certificate(role, key string) (string, error) {
 	return string(text), err
 }
 
-// roles are the names by which services recognise each other.
+// roles are the names by which services identify each other.
 var roles = []string{"runnel-gateway", "runnel-delivery", "runnel-history", "runnel-admin"}

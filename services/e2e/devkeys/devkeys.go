@@ -1,4 +1,4 @@
-// Package devkeys makes all keys with which the parts of an installation authenticate: certificates for each role, for
+// Package devkeys makes all keys that the parts of an installation use to authenticate: certificates for each role, for
 // the gateways' clients and for NATS, and the nkeys of NATS's users. It is for development and tests, like package devca.
 //
 //	DIR/gateway, delivery, history, admin, service   cert.pem key.pem ca.pem: --rpc.tls.…
@@ -8,8 +8,8 @@
 //	                                                 also --nats.tls.ca-file
 //	DIR/nats.env                                     GATEWAY_NKEY and DELIVERY_NKEY of deploy/nats
 //
-// There are three authorities, because a certificate of one must not give access to the others: a NATS server accepts
-// another one by its certificate alone, and a client of the gateways is not a service.
+// There are three authorities, because a certificate of one authority must not give access to the others: a NATS server accepts
+// another NATS server by its certificate alone, and a client of the gateways is not a service.
 package devkeys
 
 import (
@@ -28,18 +28,18 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Names of the directories, besides those of roles.
+// Names of the directories that do not belong to a role.
 const (
 	Clients = "clients"
 	NATS    = "nats"
 )
 
-// roles by directory.
+// roles contains the role of each directory.
 var roles = map[string]rpc.Role{
 	"gateway": rpc.RoleGateway, "delivery": rpc.RoleDelivery, "history": rpc.RoleHistory, "admin": rpc.RoleAdmin, "service": rpc.RoleService,
 }
 
-// Ring holds the keys of one installation, and the authorities that can issue more.
+// Ring contains the keys of one installation, and the authorities that can issue further certificates.
 type Ring struct {
 	dir      string
 	hosts    []string
@@ -48,7 +48,7 @@ type Ring struct {
 	services, clients, nats *devca.CA
 }
 
-// Make writes everything to dir. Hosts are the names and addresses at which NATS and the gateways are reached.
+// Make writes all keys to dir. hosts are the names and addresses at which NATS and the gateways are reached.
 func Make(dir string, hosts []string, lifetime time.Duration) (*Ring, error) {
 	r := &Ring{dir: dir, hosts: hosts, lifetime: lifetime}
 	if err := r.Replace(); err != nil {
@@ -68,8 +68,8 @@ func Make(dir string, hosts []string, lifetime time.Duration) (*Ring, error) {
 	return r, nil
 }
 
-// Replace makes new authorities and new certificates from them; parts that read the new files no longer trust the old
-// certificates.
+// Replace makes new authorities, and new certificates signed by them. A part that reads the new files no longer trusts
+// the old certificates.
 func (r *Ring) Replace() error {
 	for name, ca := range map[string]**devca.CA{"services": &r.services, "clients": &r.clients, "NATS": &r.nats} {
 		var err error
@@ -85,7 +85,7 @@ func (r *Ring) Replace() error {
 	return nil
 }
 
-// Renew replaces the certificate of one directory by a new one.
+// Renew replaces the certificate in one directory.
 func (r *Ring) Renew(name string) error {
 	ca, names := r.services, []string{string(roles[name])}
 	switch name {
@@ -98,13 +98,13 @@ func (r *Ring) Renew(name string) error {
 	return err
 }
 
-// Files returns the files of one directory.
+// Files returns the certificate files of one directory.
 func (r *Ring) Files(name string) certs.Config {
 	at := func(file string) string { return filepath.Join(r.dir, name, file) }
 	return certs.Config{CertFile: at("cert.pem"), KeyFile: at("key.pem"), CAFile: at("ca.pem")}
 }
 
-// Seed returns the file with the nkey seed of one service.
+// Seed returns the path of the file with a service's nkey seed.
 func (r *Ring) Seed(name string) string { return filepath.Join(r.dir, name, "nkey.seed") }
 
 // nkey makes a NATS user and returns its public key.

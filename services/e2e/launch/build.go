@@ -17,7 +17,7 @@ const (
 	History    = "runnel-history"
 	Standalone = "runnel"
 	NATSServer = "nats-server"
-	// SkewClient is the client of the tests of mixed versions; no part of a suite.
+	// SkewClient is the client for tests of mixed versions; it is not part of a suite.
 	SkewClient = "skewclient"
 )
 
@@ -30,11 +30,11 @@ var packages = map[string]string{
 	SkewClient: "github.com/runnelhq/runnel/services/e2e/cmd/skewclient",
 }
 
-// Binaries are the paths of built programs by name.
+// Binaries contains the paths of built programs, by name.
 type Binaries map[string]string
 
-// Build compiles programs into dir, with build tags separated by commas. It needs the go command and the workspace: the
-// present directory must be in it. What did not change is not compiled again.
+// Build compiles programs into dir, with build tags separated by commas. It needs the go command, and must run in a
+// directory of the workspace. Packages that did not change are not compiled again.
 func Build(ctx context.Context, dir, tags string, programs ...string) (Binaries, error) {
 	workspace, err := Workspace(ctx)
 	if err != nil {
@@ -43,7 +43,7 @@ func Build(ctx context.Context, dir, tags string, programs ...string) (Binaries,
 	return BuildFrom(ctx, workspace, dir, tags, nil, programs...)
 }
 
-// BuildFrom is Build from the source in a workspace. The environment is added to that of the go command; nil adds nothing.
+// BuildFrom is Build with the source in another workspace. environment is added to the environment of the go command.
 func BuildFrom(ctx context.Context, workspace, dir, tags string, environment []string, programs ...string) (Binaries, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -56,9 +56,9 @@ func BuildFrom(ctx context.Context, workspace, dir, tags string, environment []s
 	for _, program := range programs {
 		binaries[program] = filepath.Join(dir, program)
 		command := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-o", binaries[program], packages[program])
-		command.Dir = filepath.Join(workspace, "services", "e2e") // the one module from which all programs can be built
+		command.Dir = filepath.Join(workspace, "services", "e2e") // the only module from which all programs can be built
 		command.Env = append(os.Environ(), environment...)
-		// One program at a time: linking two side by side needs more memory than small machines have.
+		// Build one program at a time: linking two concurrently needs more memory than small machines have.
 		if output, err := command.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build %s: %w\n%s", program, err, bytes.TrimSpace(output))
 		}
@@ -66,7 +66,7 @@ func BuildFrom(ctx context.Context, workspace, dir, tags string, environment []s
 	return binaries, nil
 }
 
-// Workspace is the directory of the workspace that the present directory is in.
+// Workspace returns the root of the workspace that contains the current directory.
 func Workspace(ctx context.Context) (string, error) {
 	output, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "-m", "github.com/runnelhq/runnel/services/e2e").Output()
 	if err != nil {

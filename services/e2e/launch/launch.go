@@ -1,5 +1,5 @@
-// Package launch runs Runnel as in production: every service as a separate process, with real NATS servers, SQLite
-// or PostgreSQL, on free loopback ports. System tests and the benchmark start it, measure its cost, and stop, kill or pause
+// Package launch runs Runnel as in production: every service is a separate process, with real NATS servers, and SQLite
+// or PostgreSQL, on free loopback ports. System tests and the benchmark start Runnel, measure its cost, and stop, kill or pause
 // its parts.
 //
 //	build.go     programs from the workspace, with build tags
@@ -7,10 +7,10 @@
 //	postgres.go  one PostgreSQL server: Postgres
 //	nats.go      NATS servers, one or a cluster
 //	links.go     the network between the parts: a proxy on every connection
-//	proc.go      CPU and memory from the operating system, signals to whole families of processes
+//	proc.go      CPU and memory from the operating system, signals to a process and its descendants
 //	suite.go     services that work together: Start, StartStandalone
 //
-// It does not depend on the inside of a service: it uses only flags, signals, /readyz, /metrics and /proc.
+// It does not depend on the internals of a service: it uses only flags, signals, /readyz, /metrics and /proc.
 package launch
 
 import (
@@ -20,36 +20,37 @@ import (
 	"time"
 )
 
-// Part is one running server of a suite. Its methods may be called by one goroutine at a time, except Usage and Name.
+// Part is one running server of a suite. Only one goroutine at a time may call its methods, except Usage and Name.
 type Part interface {
-	// Name is the part's unique name: "gateway-1".
+	// Name returns the part's unique name, such as "gateway-1".
 	Name() string
-	// Restart starts it again after Stop or Kill, on the same ports and data, and waits until it is ready. A start that fails is
-	// repeated until ctx ends, as an orchestrator would.
+	// Restart starts the part again after Stop or Kill, on the same ports and data, and waits until it is ready. Like an
+	// orchestrator, it repeats a failed start until ctx ends.
 	Restart(ctx context.Context) error
-	// Stop asks the part to end (SIGTERM) and waits. A part that does not end in time is killed, and that is an error.
+	// Stop tells the part to end (SIGTERM) and waits. If the part does not end in time, Stop kills it and returns an
+	// error.
 	Stop() error
-	// Kill ends it without warning (SIGKILL) and waits.
+	// Kill ends the part without warning (SIGKILL) and waits.
 	Kill()
-	// Pause stops it at any point of its work (SIGSTOP), including children; Resume lets it continue.
+	// Pause suspends the part and its children at any point of their work (SIGSTOP). Resume lets them continue.
 	Pause()
 	Resume()
-	// Usage returns its cost since it was last started.
+	// Usage returns the part's cost since its last start.
 	Usage() (Usage, error)
 }
 
 // Usage is the cost of a part, as the operating system counts it.
 type Usage struct {
-	// CPU is user and system time of the part and its children.
+	// CPU is the user and system time of the part and its children.
 	CPU time.Duration
-	// RSS is the memory held in RAM, in bytes; pages that the part's processes share are counted once.
+	// RSS is the resident memory in bytes. Pages that several processes of the part share are counted once.
 	RSS int64
 }
 
-// Add sums up.
+// Add returns the sum of two usages.
 func (u Usage) Add(other Usage) Usage { return Usage{u.CPU + other.CPU, u.RSS + other.RSS} }
 
-// Total returns the usage of several parts. A part that is down counts as zero.
+// Total returns the usage of several parts. A stopped part counts as zero.
 func Total(parts ...Part) Usage {
 	var total Usage
 	for _, part := range parts {
@@ -61,15 +62,15 @@ func Total(parts ...Part) Usage {
 }
 
 const (
-	// pollInterval is the interval at which a starting part is asked whether it is ready.
+	// pollInterval is how often a starting part is checked for readiness.
 	pollInterval = 20 * time.Millisecond
-	// restartPause is how long to wait after a failed start.
+	// restartPause is the wait after a failed start.
 	restartPause = 200 * time.Millisecond
-	// stopTimeout is how long a part may take to end by itself; a gateway drains for up to 10 s.
+	// stopTimeout is the time limit for a part to end after Stop; a gateway drains for up to 10 s.
 	stopTimeout = 30 * time.Second
 )
 
-// Sleep waits for d, or until ctx ends; then it returns the context's error.
+// Sleep waits for d. If ctx ends first, it returns the context's error.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

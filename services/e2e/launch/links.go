@@ -9,23 +9,24 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/proxy"
 )
 
-// Clients is the name of all clients at the ends of links.
+// Clients is the name of a link's end for all clients.
 const Clients = "clients"
 
-// Link is the network between two parts, for connections from From to To.
+// Link is the network path for connections from the part From to the part To.
 type Link struct {
 	*proxy.Proxy
 	From, To string
 }
 
-// Between returns the links between two parts, whichever connects to the other. "nats" means every NATS server, and so on.
+// Between returns the links between two parts, in both directions. A name without a number, such as "nats", means all
+// parts of that kind.
 func (s *Suite) Between(a, b string) []*Link {
 	return slices.DeleteFunc(slices.Clone(s.Links), func(l *Link) bool {
 		return (!named(l.From, a) || !named(l.To, b)) && (!named(l.From, b) || !named(l.To, a))
 	})
 }
 
-// named reports whether a part is the one that is meant, or one of those.
+// named reports whether meant is the name of the part, or the name of its kind.
 func named(part, meant string) bool {
 	kind, _, _ := strings.Cut(part, "-")
 	return part == meant || kind == meant
@@ -37,7 +38,7 @@ func (s *Suite) closeLinks() {
 	}
 }
 
-// link returns the address at which one part reaches another one that listens, or will.
+// link returns the address at which the part from reaches the part to, which listens at address, or will.
 func (b *builder) link(from, to, address string) (string, error) {
 	if !b.Proxied {
 		return address, nil
@@ -50,7 +51,7 @@ func (b *builder) link(from, to, address string) (string, error) {
 	return p.Addr(), nil
 }
 
-// database returns the location of the database for a history service.
+// database returns the database location for a history service.
 func (b *builder) database(name string) (string, error) {
 	if b.Store == SQLite {
 		return b.suite.Database, nil
@@ -63,7 +64,7 @@ func (b *builder) database(name string) (string, error) {
 	return location.String(), err
 }
 
-// behind returns the addresses used by the i-th gateway or worker: the NATS servers, and its history service.
+// behind returns the addresses that the i-th gateway or worker uses: the NATS servers, and its history service.
 func (b *builder) behind(name string, i int) (servers, history string, err error) {
 	var list []string
 	for n, server := range b.suite.natsURL {

@@ -21,7 +21,7 @@ import (
 
 const natsScheme = "nats://"
 
-// node is where one NATS server listens.
+// node contains the listen addresses of one NATS server.
 type node struct {
 	name                      string
 	clients, monitor, cluster string
@@ -40,7 +40,7 @@ func (b *builder) startNATS(ctx context.Context) error {
 		b.suite.natsURL = append(b.suite.natsURL, natsScheme+nodes[i].clients)
 	}
 	b.suite.NATS = make([]*Process, b.NATSNodes)
-	group, starting := errgroup.WithContext(ctx) // a node of a cluster is ready when others are
+	group, starting := errgroup.WithContext(ctx) // a node of a cluster is ready only when other nodes are
 	for i, n := range nodes {
 		settings, err := b.natsSettings(n, nodes)
 		if err != nil {
@@ -68,9 +68,9 @@ func (b *builder) startNATS(ctx context.Context) error {
 func (b *builder) natsSettings(n node, nodes []node) (string, error) {
 	var s strings.Builder
 	fmt.Fprintf(&s, "server_name: %s\nlisten: %q\nhttp: %q\n", n.name, n.clients, n.monitor)
-	// The shortest interval that the server accepts.
+	// The shortest duration that the server accepts.
 	fmt.Fprintf(&s, "lame_duck_duration: 30s\nlame_duck_grace_period: 1s\n")
-	// The streams' limits exceed a small volume together; these limits are not what is tested.
+	// The limits of all streams together exceed a small volume. These limits are not the subject of the test.
 	fmt.Fprintf(&s, "jetstream {\n  store_dir: %q\n  max_file_store: 1TB\n", b.DataDir(n.name))
 	if b.NATSSync != "" {
 		fmt.Fprintf(&s, "  sync_interval: %s\n", b.NATSSync)
@@ -98,14 +98,14 @@ func (b *builder) natsSettings(n node, nodes []node) (string, error) {
 	return s.String(), nil
 }
 
-// NATSURL is where the NATS servers listen, without proxies.
+// NATSURL returns the addresses of the NATS servers, without proxies.
 func (s *Suite) NATSURL() string { return strings.Join(s.natsURL, ",") }
 
-// LameDuck puts a NATS server into lame-duck mode, in which it hands over its leaderships and disconnects its clients
-// before it ends, as in its pod, and waits.
+// LameDuck puts a NATS server into lame-duck mode, as in its pod, and waits for its end. In this mode it hands over its
+// leaderships and disconnects its clients before it ends.
 func LameDuck(p *Process) error { return p.end(syscall.SIGUSR2, lameDuckTimeout) }
 
-const lameDuckTimeout = time.Minute // its clients are disconnected over up to 30 s
+const lameDuckTimeout = time.Minute // clients are disconnected over up to 30 s
 
 // StreamLeader returns the NATS server that leads a stream.
 func (s *Suite) StreamLeader(ctx context.Context, stream string) (*Process, error) {

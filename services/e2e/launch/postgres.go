@@ -16,7 +16,7 @@ type Postgres struct {
 	dir string
 
 	mu     sync.Mutex
-	server *postgrestest.Server // nil when down
+	server *postgrestest.Server // nil if it does not run
 	url    string
 }
 
@@ -40,7 +40,7 @@ func (p *Postgres) start(ctx context.Context) error {
 	return nil
 }
 
-// syncNothing makes it acknowledge writes that are not synced, after the next restart.
+// syncNothing makes the server acknowledge writes without syncing them, after its next restart.
 func (p *Postgres) syncNothing(ctx context.Context) error {
 	settings, err := os.OpenFile(filepath.Join(p.dir, "data", "postgresql.auto.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -56,10 +56,10 @@ func (p *Postgres) syncNothing(ctx context.Context) error {
 	return p.Restart(ctx)
 }
 
-// URL is where it listens; the same over restarts.
+// URL returns the server's URL, which stays the same over restarts.
 func (p *Postgres) URL() string { return p.url }
 
-// Name is "postgres".
+// Name returns "postgres".
 func (p *Postgres) Name() string { return "postgres" }
 
 // Restart implements Part.
@@ -75,7 +75,7 @@ func (p *Postgres) Restart(ctx context.Context) error {
 	}
 }
 
-// take returns the running server, and marks it as down; nil if it is down.
+// take returns the running server, and marks the part as stopped; nil if it is stopped.
 func (p *Postgres) take() *postgrestest.Server {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// ticksPerSecond is the unit of CPU times in /proc; Linux has it fixed at 100 for programs.
+// ticksPerSecond is the unit of CPU times in /proc. For programs, Linux has fixed it at 100.
 const ticksPerSecond = 100
 
-// family lists a process and all below it, parents first.
+// family lists a process and its descendants, parents first.
 func family(pid int) []int {
 	pids := []int{pid}
 	for i := 0; i < len(pids); i++ {
@@ -32,13 +32,14 @@ func family(pid int) []int {
 	return pids
 }
 
-// pauseFamily stops a process and all its descendants, parents first, so that none of them starts another one meanwhile.
+// pauseFamily suspends a process and all its descendants, parents first, so that none of them starts another process
+// meanwhile.
 func pauseFamily(pid int) {
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
 	for _, child := range family(pid)[1:] {
 		_ = syscall.Kill(child, syscall.SIGSTOP)
 	}
-	// The signal is asynchronous: until every thread has stopped, the process may still answer.
+	// The signal is asynchronous: the process may answer until all its threads have stopped.
 	for range 1000 {
 		if !slices.ContainsFunc(family(pid), moves) {
 			return
@@ -47,7 +48,7 @@ func pauseFamily(pid int) {
 	}
 }
 
-// moves reports whether any thread of a process is neither stopped nor ended.
+// moves reports whether a thread of a process still runs.
 func moves(pid int) bool {
 	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	return slices.ContainsFunc(threads, func(thread os.DirEntry) bool {
@@ -64,7 +65,7 @@ func resumeFamily(pid int) {
 	}
 }
 
-// usage adds up the cost of a process and all its descendants, including those that have ended and were waited for.
+// usage sums the cost of a process and its descendants, including descendants that have ended and were waited for.
 func usage(pid int) (Usage, error) {
 	pids := family(pid)
 	var total Usage
@@ -74,7 +75,7 @@ func usage(pid int) (Usage, error) {
 			if i == 0 {
 				return Usage{}, err
 			}
-			continue // it has just ended, and its times are included in its parent's
+			continue // it has just ended; its parent's times include its times
 		}
 		total.CPU += time.Duration(ticks) * (time.Second / ticksPerSecond)
 		if len(pids) == 1 {
@@ -86,13 +87,13 @@ func usage(pid int) (Usage, error) {
 	return total, nil
 }
 
-// cpuTicks is user and system time of a process and of its children that it has waited for.
+// cpuTicks returns the user and system time of a process, and of its children that have ended and were waited for.
 func cpuTicks(pid int) (uint64, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read the times of a process: %w", err)
 	}
-	// The name is in parentheses and may contain anything; the state, field 3, comes after the last one.
+	// The process name is in parentheses and may contain any character. The state, field 3, follows the last parenthesis.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	const utime, cstime = 14 - 3, 17 - 3
 	if len(fields) <= cstime {

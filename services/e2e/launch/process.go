@@ -18,20 +18,20 @@ import (
 
 // Command describes how a program is run.
 type Command struct {
-	// Name is the unique name of the process, in messages and file names.
+	// Name is the unique name of the process for messages and file names.
 	Name string
-	// Path is the program, Args its arguments, Env what is added to the environment.
+	// Path is the program. Args are its arguments. Env is added to the environment.
 	Path string
 	Args []string
 	Env  []string
-	// Log is the file for the program's output, to which it is appended.
+	// Log is the file to which the program's output is appended.
 	Log string
-	// Ready is polled over HTTP until it answers 200, for example http://127.0.0.1:9090/readyz. If empty, nothing is
-	// polled.
+	// Ready is a URL that is polled until it answers 200, for example http://127.0.0.1:9090/readyz. If it is empty, the
+	// process counts as ready at once.
 	Ready string
-	// Data is the program's data directory, if it has one.
+	// Data is the program's data directory; empty if it has none.
 	Data string
-	// Crashed is called if the process ends without being stopped, after it had been ready. May be nil.
+	// Crashed is called if the process ends by itself after it was ready. May be nil.
 	Crashed func(name string, err error)
 }
 
@@ -46,13 +46,13 @@ type Process struct {
 
 	mu      sync.Mutex
 	process *os.Process
-	ended   chan struct{} // closed when the process has been waited for
+	ended   chan struct{} // closed when the process has ended and was waited for
 	state   *os.ProcessState
 	ready   bool
-	asked   bool // the end is intended
+	asked   bool // Stop or Kill was called
 }
 
-// Run starts a program and waits until it is ready. A program that ends instead is an error with the end of its log.
+// Run starts a program and waits until it is ready. If the program ends instead, the error contains the end of its log.
 func Run(ctx context.Context, command Command) (*Process, error) {
 	p := &Process{Command: command}
 	if err := p.start(ctx); err != nil {
@@ -84,12 +84,13 @@ func (p *Process) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", p.Name(), err)
 	}
-	defer log.Close() // the process has its own copy
-	// Not bound to ctx: a process lives until Stop or Kill.
+	defer log.Close() // the process has its own descriptor
+	// Not bound to ctx: the process runs until Stop or Kill.
 	command := exec.Command(p.Path, p.Args...)
 	command.Env = append(os.Environ(), p.Env...)
 	command.Stdout, command.Stderr = log, log
-	// A separate process group: an interrupt at the terminal is for the harness, which stops the parts in order.
+	// A separate process group, so that an interrupt at the terminal reaches only this program, which stops the parts in
+	// order.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name(), err)
@@ -140,7 +141,7 @@ func (p *Process) awaitReady(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
-// ask reports whether an address answers 200.
+// ask returns an error unless a URL answers 200.
 func ask(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -159,19 +160,19 @@ func ask(ctx context.Context, url string) error {
 	return nil
 }
 
-// client keeps no connections: parts come and go, and a goroutine must not outlive the harness.
+// client keeps no connections: parts start and stop, and no goroutine of a connection may outlive this program.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Stop implements Part.
 func (p *Process) Stop() error { return p.end(syscall.SIGTERM, stopTimeout) }
 
-// end sends a signal that requests the end, and waits for it.
+// end sends a signal that requests the end, and waits for the end.
 func (p *Process) end(signal os.Signal, timeout time.Duration) error {
 	process, ended := p.ending()
 	if process == nil {
 		return nil
 	}
-	_ = process.Signal(syscall.SIGCONT) // it may be paused
+	_ = process.Signal(syscall.SIGCONT) // the process may be paused
 	_ = process.Signal(signal)
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -197,7 +198,7 @@ func (p *Process) Kill() {
 	<-ended
 }
 
-// ending records that the end is intended; it returns nil if there is no process.
+// ending records that the process is being ended on purpose, and returns it; nil if there is no process.
 func (p *Process) ending() (*os.Process, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -218,7 +219,7 @@ func (p *Process) Flag(name string) string {
 	return ""
 }
 
-// PID is the process id; 0 when it is not running.
+// PID returns the process id; 0 if the process does not run.
 func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,7 +252,8 @@ func (p *Process) Usage() (Usage, error) {
 	return usage(pid)
 }
 
-// Metrics reads the process's /metrics: values by name, labels included as they stand there. Only for those with a Ready address.
+// Metrics reads the process's /metrics. It returns values by the name of the metric with its labels. The process must
+// have a Ready URL.
 func (p *Process) Metrics(ctx context.Context) (map[string]float64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(p.Ready, "/readyz")+"/metrics", nil)
 	if err != nil {
@@ -275,7 +277,7 @@ func (p *Process) Metrics(ctx context.Context) (map[string]float64, error) {
 	return samples, lines.Err()
 }
 
-// Profile reads a profile of the process as text. Only for those of our services that were started with --admin.pprof.
+// Profile reads a profile of the process as text. The process must be a service that was started with --admin.pprof.
 func (p *Process) Profile(ctx context.Context, name string) ([]byte, error) {
 	address := strings.TrimSuffix(p.Ready, "/readyz") + "/debug/pprof/" + name + "?debug=1"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)

@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/listen/reserve"
 )
 
-// Store names a database.
+// Store selects a database.
 type Store string
 
 // The databases.
@@ -28,9 +28,9 @@ const (
 )
 
 const (
-	// secretVariable is the variable from which gateways read the secret that signs tokens.
+	// secretVariable is the environment variable from which gateways read the secret that signs tokens.
 	secretVariable = "RUNNEL_AUTH_HMAC_SECRET"
-	// historyVariable is the variable with the address of the history service, for gateways and workers.
+	// historyVariable is the environment variable with the address of the history service, for gateways and workers.
 	historyVariable = "RUNNEL_HISTORY_ADDRESS"
 	// clientPath is the path of the gateways' client endpoint.
 	clientPath = "/v1/ws"
@@ -38,28 +38,30 @@ const (
 
 // Options describe a suite.
 type Options struct {
-	// Dir is the directory for data and logs. It is created if it does not exist, and not removed.
+	// Dir is the directory for data and logs. It is created if needed, and never removed.
 	Dir string
-	// Binaries must contain the programs that are started: for Start, Gateway, Delivery, History and NATSServer.
+	// Binaries must contain the programs to start. Start needs Gateway, Delivery, History and NATSServer.
 	Binaries Binaries
 	// Store defaults to SQLite.
 	Store Store
-	// NATSNodes is 1 or 3 (streams are replicated then). Defaults to 1.
+	// NATSNodes is 1, or 3 with replicated streams. Defaults to 1.
 	NATSNodes int
-	// Gateways and Deliveries default to 2, Histories to 1; more than 1 only with PostgreSQL. Gateway and delivery i
-	// talk to history i modulo their number.
+	// Gateways and Deliveries default to 2, Histories to 1. More than one history service requires PostgreSQL. Gateway
+	// and worker number i use history service number i modulo Histories.
 	Gateways, Deliveries, Histories int
-	// Flags are added to those of a program, by its name; not to NATS servers, which have a configuration of their own.
+	// Flags are additional flags by program name. They do not apply to NATS servers, which have a configuration file.
 	Flags map[string][]string
-	// NATSSync is the sync_interval of the NATS servers: "always", or a duration. Empty is the server's default of two minutes.
+	// NATSSync is the sync_interval of the NATS servers: "always", or a duration. Empty means the server's default of two
+	// minutes.
 	NATSSync string
-	// LazyDatabase lets PostgreSQL acknowledge writes that are not synced: fsync off.
+	// LazyDatabase makes PostgreSQL acknowledge writes without syncing them (fsync off).
 	LazyDatabase bool
-	// DataDir gives the directory for the data of "nats-0", "nats-1" …, "postgres", and "sqlite". Defaults to one in Dir of that name.
+	// DataDir returns the data directory of a part: "nats-0", "nats-1" …, "postgres", or "sqlite". Defaults to a
+	// directory in Dir with the part's name.
 	DataDir func(part string) string
 	// Proxied puts a proxy on every connection between two parts, and in front of the gateways: see Suite.Links.
 	Proxied bool
-	// Crashed is called if a process of a service ends without being stopped. May be nil.
+	// Crashed is called if a service's process ends by itself. May be nil.
 	Crashed func(name string, err error)
 }
 
@@ -83,31 +85,31 @@ func (o Options) withDefaults() (Options, error) {
 	if o.DataDir == nil {
 		o.DataDir = func(part string) string { return filepath.Join(o.Dir, part) }
 	}
-	// PostgreSQL's own user needs access.
+	// The user that runs PostgreSQL needs access.
 	return o, os.MkdirAll(dir, 0o755)
 }
 
 // Suite is a set of services that work together.
 type Suite struct {
-	// NATS, Histories, Deliveries and Gateways are the parts of Start; Postgres is nil with SQLite.
+	// NATS, Histories, Deliveries and Gateways are the parts started by Start. Postgres is nil with SQLite.
 	NATS, Histories, Deliveries, Gateways []*Process
 	Postgres                              *Postgres
-	// Standalone is the only part of StartStandalone.
+	// Standalone is the only part started by StartStandalone.
 	Standalone *Process
 
-	// URLs are the addresses of the gateways for clients: ws://…/v1/ws. With Options.Proxied a proxy is behind each;
-	// Direct are those without.
+	// URLs are the addresses of the gateways for clients: ws://…/v1/ws. With Options.Proxied they lead through a proxy.
+	// Direct are the addresses without proxies.
 	URLs, Direct []string
 	// Links are the proxies between the parts.
 	Links []*Link
-	// Database is where everything is stored: "sqlite:PATH" or "postgres://…".
+	// Database is the location of the database: "sqlite:PATH" or "postgres://…".
 	Database string
 
 	secret  string
-	natsURL []string // of the servers themselves
+	natsURL []string // addresses of the servers themselves
 }
 
-// Start starts all parts as separate processes and waits until all are ready. Stop it when done.
+// Start starts all parts as separate processes and waits until all are ready. The caller stops the suite with Stop.
 func Start(ctx context.Context, options Options) (*Suite, error) {
 	options, err := options.withDefaults()
 	if err != nil {
@@ -123,7 +125,7 @@ func Start(ctx context.Context, options Options) (*Suite, error) {
 	return s, nil
 }
 
-// StartStandalone starts standalone as one process, and waits until it is ready.
+// StartStandalone starts a standalone server as one process, and waits until it is ready.
 func StartStandalone(ctx context.Context, options Options) (*Suite, error) {
 	options, err := options.withDefaults()
 	if err != nil {
@@ -147,7 +149,7 @@ func (s *Suite) Token(user string) (string, error) {
 	return auth.Mint([]byte(s.secret), ids.User(user), 24*time.Hour, time.Now(), "", "")
 }
 
-// Parts lists all parts, in the order in which they were started.
+// Parts lists all parts in the order in which they were started.
 func (s *Suite) Parts() []Part {
 	var parts []Part
 	if s.Postgres != nil {
@@ -184,11 +186,11 @@ func (s *Suite) Kill() {
 	s.closeLinks()
 }
 
-// builder starts the parts of a suite one after the other.
+// builder starts the parts of a suite one after another.
 type builder struct {
 	Options
 	suite *Suite
-	// histories are addresses of what was started.
+	// histories are the addresses of the started history services.
 	histories []string
 }
 
@@ -278,8 +280,8 @@ func (b *builder) startGateways(ctx context.Context) error {
 	return nil
 }
 
-// service starts one of Runnel's programs with its own admin port and RPC port. Between finding a port and listening on it
-// another process may use it; then other ports are chosen.
+// service starts one of Runnel's programs with its own admin port and RPC port. Another process may use a port before the
+// program listens on it; service then chooses other ports.
 func (b *builder) service(ctx context.Context, program, name string, flags map[string]string, environment ...string) (*Process, error) {
 	for tries := 3; ; tries-- {
 		p, err := b.try(ctx, program, name, maps.Clone(flags), environment...)

@@ -25,9 +25,9 @@ type subject struct {
 
 	testImports []string
 
-	path    string // in the repository
+	path    string // path in the repository
 	sources map[string]string
-	sites   map[string][]*site // by the name of the file
+	sites   map[string][]*site // by file name
 }
 
 // load reads a package and finds its sites.
@@ -63,7 +63,7 @@ func load(ctx context.Context, path string) (*subject, error) {
 	return s, nil
 }
 
-// mutants returns the mistakes that are compiled in, in their order in the files.
+// mutants returns the mistakes that are compiled in, in the order of the files.
 func (s *subject) mutants() []*Mutant {
 	var all []*Mutant
 	for _, sites := range s.sites {
@@ -75,7 +75,7 @@ func (s *subject) mutants() []*Mutant {
 	return all
 }
 
-// build compiles the tests with all mistakes. Those that do not compile are left out.
+// build compiles the tests with all mistakes. Mistakes that do not compile are left out.
 func (s *subject) build(ctx context.Context, dir string) (binary string, err error) {
 	binary = filepath.Join(dir, "tests")
 	for {
@@ -90,7 +90,7 @@ func (s *subject) build(ctx context.Context, dir string) (binary string, err err
 			return binary, nil
 		}
 		if ctx.Err() != nil {
-			return "", ctx.Err() //nolint:wrapcheck // the caller's own
+			return "", ctx.Err() //nolint:wrapcheck // the caller's own error
 		}
 		if !s.leaveOut(string(output)) {
 			return "", fmt.Errorf("compile the tests of %s: %w\n%s", s.path, err, output)
@@ -98,7 +98,8 @@ func (s *subject) build(ctx context.Context, dir string) (binary string, err err
 	}
 }
 
-// write writes the files to compile, and the list that has the compiler read them instead of the package's own.
+// write writes the files to compile, and the overlay file that makes the compiler read them instead of the package's
+// files.
 func (s *subject) write(dir string) (overlay string, err error) {
 	replace := map[string]string{filepath.Join(s.Dir, switchFile): filepath.Join(dir, switchFile)}
 	failed := os.WriteFile(filepath.Join(dir, switchFile), []byte(switches(s.Name)), 0o600)
@@ -116,7 +117,7 @@ func (s *subject) write(dir string) (overlay string, err error) {
 
 var complaint = regexp.MustCompile(`(?m)([^/\s]+\.go):(\d+)(?::\d+)?: `)
 
-// leaveOut removes the sites that the compiler complains about, and returns whether there were any.
+// leaveOut removes the sites for which the compiler reports an error, and returns whether there were any.
 func (s *subject) leaveOut(messages string) (removed bool) {
 	for _, match := range complaint.FindAllStringSubmatch(messages, -1) {
 		name := match[1]

@@ -9,19 +9,19 @@ import (
 type Mutant struct {
 	// File is the path of the file in the repository.
 	File string
-	// Func is the function, and its receiver's type.
+	// Func is the function, with its receiver's type.
 	Func string
-	// Line is where it is.
+	// Line is the line of the mistake.
 	Line int
-	// Change says what is done to the code.
+	// Change describes the change of the code.
 	Change string
-	// Nth tells equal changes of one function apart, from 1.
+	// Nth distinguishes equal changes in one function; it counts from 1.
 	Nth int
 
-	number int // which one the test binary is told to make, from 1
+	number int // the number that selects this mistake in the test binary, from 1
 }
 
-// Key names a mutant. It stays the same when lines move.
+// Key identifies a mutant. It stays the same when lines move.
 func (m Mutant) Key() string {
 	key := fmt.Sprintf("%s %s: %s", m.File, m.Func, m.Change)
 	if m.Nth > 1 {

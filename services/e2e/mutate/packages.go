@@ -3,7 +3,7 @@ package mutate
 // module is the prefix of every import path of the repository.
 const module = "github.com/runnelhq/runnel/"
 
-// Packages are the parts whose rules are pure: what they decide depends on nothing but what they are given.
+// Packages are the packages with pure rules: their results depend only on their arguments.
 var Packages = []string{
 	"pkg/conversation",
 	"pkg/client/internal/stream",
@@ -17,5 +17,5 @@ var Packages = []string{
 	"services/gateway/stretch",
 }
 
-// Goal is the part of the mutants that the tests of each package must notice.
+// Goal is the share of mutants that the tests of each package must notice.
 const Goal = 0.9

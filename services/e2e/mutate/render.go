@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// Names in the code that is compiled.
+// Names in the generated code.
 const (
 	switchFile = "runnel_mutant_switch.go"
 	variable   = "RUNNEL_MUTANT"
 )
 
-// chosen is an expression: whether the mutant is the one to make.
+// chosen returns an expression that is true if the mutant with this number is selected.
 func chosen(number int) string { return fmt.Sprintf("runnelMutant(%d)", number) }
 
 func pick(number int, right, wrong string) string {
 	return fmt.Sprintf("runnelPick(%d, %s, %s)", number, right, wrong)
 }
 
-// switches is a file that is added to the package.
+// switches returns the source of a file that is added to the package.
 func switches(name string) string {
 	return "package " + name + `
 
@@ -46,17 +46,18 @@ func runnelPick[T any](number int, right, wrong T) T {
 `
 }
 
-// render replaces the sites in a file. No line is added or removed, so that the compiler's messages lead to a site.
+// render replaces the sites in a file. It adds and removes no lines, so that a line in a compiler message identifies a
+// site.
 func render(source string, sites []*site) string {
 	sorted := slices.Clone(sites)
-	// The outer one first; of two at the same place the one that was found first is outside.
+	// Outer sites come first. If two sites begin and end at the same place, the one found first is the outer one.
 	slices.SortStableFunc(sorted, func(a, b *site) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(b.to, a.to)) })
 	var b strings.Builder
 	renderRange(&b, source, 0, len(source), sorted)
 	return b.String()
 }
 
-// renderRange writes the text from one offset to another, and returns the sites that begin after it.
+// renderRange writes the text between two offsets, and returns the sites that begin after it.
 func renderRange(b *strings.Builder, source string, from, to int, sites []*site) []*site {
 	for len(sites) > 0 && sites[0].from < to {
 		s := sites[0]

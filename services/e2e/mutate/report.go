@@ -19,12 +19,12 @@ const (
 // counts are the figures of a package.
 type counts struct{ mutants, left int }
 
-// Report is the tables of README.md: the packages, and the mutants that are left.
+// Report contains the tables of README.md: the packages, and the unnoticed mutants.
 type Report struct {
 	path          string
 	before, after string
 	packages      map[string]counts
-	reasons       map[string]string // by the mutant's key; empty if nobody has given one
+	reasons       map[string]string // by the mutant's key; empty if no reason was given
 
 	measured []Result
 }
@@ -67,7 +67,7 @@ func (r *Report) read(line string) {
 	}
 }
 
-// Put replaces the figures and the mutants of a package. The reasons of mutants that are still left are kept.
+// Put replaces the figures and the mutants of a package. It keeps the reasons of mutants that are still unnoticed.
 func (r *Report) Put(result Result) {
 	r.measured = append(r.measured, result)
 	r.packages[result.Package] = counts{result.Mutants, len(result.Left)}
@@ -108,11 +108,12 @@ func (r *Report) Write() error {
 	return nil
 }
 
-// A cell of a table must not contain the sign between cells.
+// A cell of a table must not contain the separator of cells.
 func escape(key string) string   { return strings.ReplaceAll(key, "|", "\\|") }
 func unescape(key string) string { return strings.ReplaceAll(key, "\\|", "|") }
 
-// Verdict returns what is wrong with the packages that were measured: too few mutants noticed, or one left without a reason.
+// Verdict returns an error if a measured package fails: too few mutants were noticed, or an unnoticed mutant has no
+// reason.
 func (r *Report) Verdict() error {
 	var errs []error
 	for _, result := range r.measured {

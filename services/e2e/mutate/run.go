@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// Result is what the tests of a package noticed.
+// Result is the result of measuring one package.
 type Result struct {
-	// Package is its path in the repository.
+	// Package is the package's path in the repository.
 	Package string
-	// Mutants is how many mistakes were made.
+	// Mutants is the number of mistakes made.
 	Mutants int
-	// Left are those that no test noticed.
+	// Left are the mistakes that no test noticed.
 	Left []Mutant
 }
 
-// Noticed is the part that the tests noticed.
+// Noticed returns the share of mistakes that the tests noticed.
 func (r Result) Noticed() float64 {
 	if r.Mutants == 0 {
 		return 1
@@ -30,15 +30,15 @@ func (r Result) Noticed() float64 {
 	return float64(r.Mutants-len(r.Left)) / float64(r.Mutants)
 }
 
-// Options are for Run.
+// Options are the options of Run.
 type Options struct {
-	// Parallel is how many test runs there are at a time. Defaults to 1.
+	// Parallel is the number of concurrent test runs. Defaults to 1.
 	Parallel int
-	// Progress receives a line for each mistake that is left.
+	// Progress receives a line for each unnoticed mistake.
 	Progress io.Writer
 }
 
-// Times of a run with a mistake: it may be slower than one without, but not much.
+// Time limits of a run with a mistake, relative to a run without: it may be slower, but not much.
 const (
 	slowdown = 8
 	shortest = 10 * time.Second
@@ -101,20 +101,21 @@ func (s *subject) runAll(ctx context.Context, binary string, limit time.Duration
 	return result, errors.Join(errs...)
 }
 
-// test runs the tests with one mistake; 0 is none. Tests that do not end have noticed it.
+// test runs the tests with the mistake of this number; 0 means none. Tests that exceed the time limit have noticed the
+// mistake.
 func (s *subject) test(ctx context.Context, binary string, number int, limit time.Duration) (passed bool, output []byte, err error) {
-	short, cancel := context.WithTimeout(ctx, limit+shortest) // if even the binary's own limit does not end it
+	short, cancel := context.WithTimeout(ctx, limit+shortest) // used if the binary's own time limit does not end it
 	defer cancel()
 	arguments := []string{"-test.short", "-test.failfast", "-test.timeout=" + limit.String()}
 	if slices.Contains(s.testImports, "pgregory.net/rapid") {
-		arguments = append(arguments, "-rapid.nofailfile") // it would keep what failed because of the mistake, in the source tree
+		arguments = append(arguments, "-rapid.nofailfile") // otherwise rapid would save the failing input in the source tree
 	}
 	run := exec.CommandContext(short, binary, arguments...)
 	run.Dir = s.Dir
 	run.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, number))
 	output, err = run.CombinedOutput()
 	if ctx.Err() != nil {
-		return false, nil, ctx.Err() //nolint:wrapcheck // the caller's own
+		return false, nil, ctx.Err() //nolint:wrapcheck // the caller's own error
 	}
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		return false, nil, fmt.Errorf("run the tests of %s: %w", s.path, err)

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// site is a piece of a file that is replaced by text which makes a mistake when its number is chosen.
+// site is a piece of a file. It is replaced by text that makes a mistake if the mistake's number is selected.
 type site struct {
 	from, to int // offsets in the file
 	mutants  []*Mutant
-	// wrap returns the text. inner is the piece, in which further sites may have been replaced.
+	// wrap returns the replacement. inner is the text of the piece, in which inner sites were already replaced.
 	wrap func(inner string) string
 }
 
@@ -20,7 +20,7 @@ type finder struct {
 	source string
 	fset   *token.FileSet
 	fn     string
-	next   func() int // numbers the mutants
+	next   func() int // returns the number for the next mutant
 	seen   map[string]int
 	sites  []*site
 }
@@ -93,7 +93,8 @@ func (f *finder) visit(n ast.Node) bool {
 	return true
 }
 
-// besideError returns whether a statement returns constants and an error: a result beside an error means nothing.
+// besideError returns whether a statement returns constants and an error. Callers ignore the constants, so changing them
+// has no effect.
 func besideError(s *ast.ReturnStmt) bool {
 	if len(s.Results) < 2 {
 		return false
@@ -107,7 +108,7 @@ func besideError(s *ast.ReturnStmt) bool {
 	return !is || last.Name != "nil" && last.Name != "true" && last.Name != "false"
 }
 
-// planted returns whether a condition is that of a planted bug, which the torture run finds: it is a constant.
+// planted returns whether a condition is the constant of a planted bug, which the torture run finds.
 func planted(e ast.Expr) bool {
 	if not, is := e.(*ast.UnaryExpr); is {
 		e = not.X
@@ -116,7 +117,7 @@ func planted(e ast.Expr) bool {
 	return is && strings.HasPrefix(strings.ToLower(name.Name), "bug")
 }
 
-// condition negates a condition that is not made of an operator.
+// condition negates a condition that is not an operator expression.
 func (f *finder) condition(cond ast.Expr) {
 	switch cond.(type) {
 	case nil, *ast.BinaryExpr:
@@ -131,7 +132,7 @@ func (f *finder) negate(e ast.Expr) {
 	})
 }
 
-// bounds replace a comparison by the one whose bound is one further.
+// bounds maps a comparison to the one whose bound is shifted by one.
 var bounds = map[token.Token]string{token.LSS: "<=", token.LEQ: "<", token.GTR: ">=", token.GEQ: ">"}
 
 func (f *finder) binary(e *ast.BinaryExpr) {
@@ -153,7 +154,7 @@ func (f *finder) binary(e *ast.BinaryExpr) {
 	}
 }
 
-// instead replaces a condition by another one.
+// instead replaces a condition by another condition.
 func (f *finder) instead(e ast.Expr, other string) {
 	if strings.Contains(other, "\n") {
 		return
@@ -176,7 +177,8 @@ func (f *finder) without(e ast.Expr, op token.Token) {
 	})
 }
 
-// arithmetic replaces a sum by a difference, or the other way round. Both are calculated, so there must be no call in them.
+// arithmetic replaces a sum by a difference, or a difference by a sum. Both are evaluated, so they must not contain a
+// call.
 func (f *finder) arithmetic(e ast.Expr, other string) {
 	calls := false
 	ast.Inspect(e, func(n ast.Node) bool {
@@ -197,14 +199,14 @@ func (f *finder) arithmetic(e ast.Expr, other string) {
 	})
 }
 
-// boolean replaces true by false, and the other way round.
+// boolean replaces true by false, and false by true.
 func (f *finder) boolean(e *ast.Ident) {
 	if e.Name == "true" || e.Name == "false" {
 		f.negate(e)
 	}
 }
 
-// statements leaves statements out.
+// statements removes statements.
 func (f *finder) statements(list []ast.Stmt) {
 	for _, s := range list {
 		if !f.droppable(s) {
@@ -216,7 +218,8 @@ func (f *finder) statements(list []ast.Stmt) {
 	}
 }
 
-// droppable returns whether code without a statement compiles and ends. Logging is not measured: nothing depends on it.
+// droppable returns whether the code without a statement compiles and terminates. Statements that log are not measured,
+// because no result depends on them.
 func (f *finder) droppable(s ast.Stmt) bool {
 	switch s := s.(type) {
 	case *ast.ExprStmt:
@@ -242,7 +245,7 @@ func (f *finder) blank(s *ast.AssignStmt) bool {
 	return true
 }
 
-// harmless returns whether a call locks or logs. Without a lock the race detector complains, or the tests hang.
+// harmless returns whether a call locks or logs. Missing locks are found by the race detector, or by hanging tests.
 func (f *finder) harmless(call *ast.CallExpr) bool {
 	fun := f.text(call.Fun)
 	_, method, qualified := cutLast(fun, ".")

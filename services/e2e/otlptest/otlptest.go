@@ -1,12 +1,12 @@
 // Package otlptest is a collector of traces for tests: a real gRPC server of the OTLP trace service, to which any program can
-// export, and what a test asks of the spans that came.
+// export, and functions for examining the received spans.
 //
 //	spans := otlptest.Start(t)
 //	… run programs with --telemetry.otlp-endpoint=<spans.Endpoint()> …
 //	trace := spans.Await(t, "the whole way", func(all otlptest.Spans) bool { return len(all.Named("last")) == 1 })
 //	require.Empty(t, trace.Orphans(), trace.Tree())
 //
-// It keeps what it gets until the test ends, never samples and never forwards.
+// It keeps all received spans until the test ends. It never samples and never forwards.
 package otlptest
 
 import (
@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// patience limits waits that are long only if there is a defect. No test measures with it.
+// patience limits waits that take long only if there is a defect. No test uses it for measurements.
 const patience = 30 * time.Second
 
 // Collector receives spans.
@@ -36,7 +36,7 @@ type Collector struct {
 
 	mu      sync.Mutex
 	spans   Spans
-	arrived chan struct{} // closed and made anew when spans arrive
+	arrived chan struct{} // closed and replaced when spans arrive
 }
 
 // Start makes a collector that runs until the test ends.
@@ -56,10 +56,10 @@ func Start(tb testing.TB) *Collector {
 	return c
 }
 
-// Endpoint is the collector's address, host:port.
+// Endpoint returns the collector's address, host:port.
 func (c *Collector) Endpoint() string { return c.endpoint }
 
-// Export is what exporters call.
+// Export implements the OTLP trace service.
 func (c *Collector) Export(_ context.Context, request *collectorv1.ExportTraceServiceRequest) (*collectorv1.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,8 +83,8 @@ func (c *Collector) Spans() Spans {
 	return slices.Clone(c.spans)
 }
 
-// Await waits until a condition holds for all received spans, and returns them. If it never does, the test fails and prints
-// the spans.
+// Await waits until a condition holds for the received spans, and returns them. If the condition does not hold in time,
+// the test fails and prints the spans.
 func (c *Collector) Await(tb testing.TB, what string, condition func(Spans) bool) Spans {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)

@@ -13,19 +13,19 @@ type Span struct {
 	Service, Name       string
 	TraceID, ID, Parent string
 	Begin, End          time.Time
-	// Attributes that are text, numbers or booleans; lists are left out.
+	// Attributes contains attributes that are text, numbers or booleans; lists are left out.
 	Attributes map[string]any
 	Links      []Link
-	// Events are the names of what the span notes.
+	// Events are the names of the span's events.
 	Events []string
-	// Failure is the message of a span that ended in an error; empty otherwise.
+	// Failure is the error message of a span that ended in an error; empty otherwise.
 	Failure string
 }
 
 // Link refers to a span, usually of another trace.
 type Link struct{ TraceID, ID string }
 
-// Spans are spans of any number of traces, in the order in which they came.
+// Spans are spans of any number of traces, in the order in which they were received.
 type Spans []Span
 
 // Named returns the spans with a name.
@@ -43,7 +43,7 @@ func (s Spans) Trace(id string) Spans {
 	return s.where(func(span Span) bool { return span.TraceID == id })
 }
 
-// Orphans returns the spans whose parent is missing: there the trace is incomplete.
+// Orphans returns the spans whose parent is missing; at these spans the trace is incomplete.
 func (s Spans) Orphans() Spans {
 	return s.where(func(span Span) bool { return span.Parent != "" && s.find(span.TraceID, span.Parent) == nil })
 }
@@ -51,7 +51,7 @@ func (s Spans) Orphans() Spans {
 // Roots returns the spans without a parent.
 func (s Spans) Roots() Spans { return s.where(func(span Span) bool { return span.Parent == "" }) }
 
-// ParentOf returns the parent of a span; its zero value if it has none or that was not received.
+// ParentOf returns the parent of a span; the zero value if the span has no parent or its parent was not received.
 func (s Spans) ParentOf(span Span) Span {
 	if parent := s.find(span.TraceID, span.Parent); parent != nil {
 		return *parent
@@ -59,7 +59,7 @@ func (s Spans) ParentOf(span Span) Span {
 	return Span{}
 }
 
-// Linked reports whether any of the spans is linked to another one.
+// Linked reports whether one of the spans is linked to the span to.
 func (s Spans) Linked(to Span) bool {
 	return slices.ContainsFunc(s, func(span Span) bool { return slices.Contains(span.Links, Link{TraceID: to.TraceID, ID: to.ID}) })
 }
@@ -83,13 +83,13 @@ func (s Spans) find(traceID, id string) *Span {
 	return nil
 }
 
-// Tree shows every trace as a tree, for a person who wonders what is missing:
+// Tree shows every trace as a tree, so that a person can see which spans are missing:
 //
 //	trace 0af7651916cd43dd8448eb211c80319c
 //	  runnel.client.send               0.0 ms + 3.1 ms  test-client
 //	    runnel.gateway.receive         0.4 ms + 2.2 ms  runnel-gateway
 //
-// A span whose parent did not come begins a line of its own with a question mark.
+// A span whose parent was not received is shown as a root, with a question mark.
 func (s Spans) Tree() string {
 	var text strings.Builder
 	sorted := slices.Clone(s)

@@ -11,17 +11,17 @@ import (
 // link is one connection through a proxy.
 //
 //	accepted ──dialled──▶ carrying ──both ends done──▶ gone
-//	    │                    ├── bytes were lost, one end has left: stays, half-open, until the loss is over
+//	    │                    ├── bytes were lost, one end has closed: stays half-open until the loss is over
 //	    └── target away ─────┴── reset, hung up ──────▶ gone
 //
-// Two goroutines, one for each way.
+// Two goroutines run it, one for each direction.
 type link struct {
 	proxy *Proxy
-	near  *net.TCPConn // the side that has connected
+	near  *net.TCPConn // the connection from the client
 	done  chan struct{}
 
 	mu     sync.Mutex
-	far    *net.TCPConn // the target; nil before it was reached
+	far    *net.TCPConn // the connection to the target; nil until it is made
 	gone   bool
 	abrupt bool // the connection ended with RST
 
@@ -37,10 +37,11 @@ func newLink(p *Proxy, near *net.TCPConn) *link {
 func (l *link) carry() {
 	defer l.proxy.forget(l)
 	defer l.hangup()
-	// The dial does not end with the link: a cancelled dial closes with FIN, but a reset link must be reset on both sides.
+	// The dial does not end with the link. Cancelling the dial would close the connection with FIN, but a reset link must
+	// be reset on both sides.
 	conn, err := net.DialTimeout("tcp", l.proxy.target, dialTimeout)
 	if err != nil {
-		l.reset() // as if no process listened
+		l.reset() // behaves as if no process listened
 		return
 	}
 	far, _ := conn.(*net.TCPConn)
@@ -60,7 +61,8 @@ func (l *link) carry() {
 	}
 }
 
-// reached sets the other half. If the link ended while the target was being dialled, that half ends as the first one did.
+// reached sets the connection to the target. If the link ended while the target was being dialled, that connection ends
+// in the same way.
 func (l *link) reached(far *net.TCPConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,14 +74,14 @@ func (l *link) reached(far *net.TCPConn) bool {
 	return true
 }
 
-// half reports whether bytes, or the end of the connection, were lost on the way.
+// half reports whether bytes, or the end of the connection, were lost.
 func (l *link) half() bool {
 	l.proxy.mu.Lock()
 	defer l.proxy.mu.Unlock()
 	return l.lost.up || l.lost.down
 }
 
-// pump carries bytes one way until the connection ends.
+// pump forwards bytes in one direction until the connection ends.
 func (l *link) pump(from, to *net.TCPConn, way func(Weather) Flow, lost *bool) {
 	buffer := make([]byte, chunkBytes)
 	for {
@@ -91,7 +93,7 @@ func (l *link) pump(from, to *net.TCPConn, way func(Weather) Flow, lost *bool) {
 		switch {
 		case err == nil:
 			continue
-		case !l.pass(nil, at, to, way, lost): // the end of the connection passes like bytes
+		case !l.pass(nil, at, to, way, lost): // the end of the connection is delayed or lost like bytes
 		case errors.Is(err, io.EOF):
 			_ = to.CloseWrite()
 		default:
@@ -101,8 +103,8 @@ func (l *link) pump(from, to *net.TCPConn, way func(Weather) Flow, lost *bool) {
 	}
 }
 
-// pass sends data, or the end of the connection if data is empty, according to the weather. It returns false if there is
-// nothing more to do: the end was lost, or the link has ended.
+// pass forwards data according to the weather; if data is empty, it forwards the end of the connection. It returns false
+// if nothing is left to do: the end was lost, or the link has ended.
 func (l *link) pass(data []byte, since time.Time, to *net.TCPConn, way func(Weather) Flow, lost *bool) bool {
 	isEnd := len(data) == 0
 	for {
@@ -130,7 +132,7 @@ func (l *link) pass(data []byte, since time.Time, to *net.TCPConn, way func(Weat
 		}
 		piece, rest := data, time.Duration(0)
 		if flow.Rate > 0 {
-			const pieces = 20 // a second
+			const pieces = 20 // per second
 			piece = data[:min(len(data), max(1, flow.Rate/pieces))]
 			rest = time.Duration(len(piece)) * time.Second / time.Duration(flow.Rate)
 		}
@@ -152,8 +154,8 @@ func (l *link) pass(data []byte, since time.Time, to *net.TCPConn, way func(Weat
 	}
 }
 
-// weather returns what happens to bytes now, and the channel that is closed when that changes. A loss is recorded under the
-// same lock under which the weather changes, so that no link is missed when the loss is over.
+// weather returns the present flow in one direction, and the channel that is closed when the weather changes. It records
+// a loss under the lock under which the weather changes, so that no affected link is missed when the loss is over.
 func (l *link) weather(way func(Weather) Flow, lost *bool) (Flow, <-chan struct{}) {
 	l.proxy.mu.Lock()
 	defer l.proxy.mu.Unlock()
@@ -176,10 +178,10 @@ func (l *link) wait(changed <-chan struct{}, timer <-chan time.Time) bool {
 	}
 }
 
-// reset ends both halves with RST.
+// reset ends both connections with RST.
 func (l *link) reset() { l.finish(true) }
 
-// hangup ends both halves in order.
+// hangup ends both connections with FIN.
 func (l *link) hangup() { l.finish(false) }
 
 func (l *link) finish(abrupt bool) {

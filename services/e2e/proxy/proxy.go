@@ -7,21 +7,22 @@ import (
 	"time"
 )
 
-// Flow is what happens to bytes in one direction. The zero value lets them pass.
+// Flow describes what happens to bytes in one direction. The zero value lets them pass.
 type Flow struct {
-	// Hold delays all bytes until it is over. It takes precedence over the other fields.
+	// Hold delays all bytes until Hold is removed. It takes precedence over the other fields.
 	Hold bool
-	// Lose throws them away.
+	// Lose discards all bytes.
 	Lose bool
-	// Delay is how long bytes take. Later bytes wait with them, so the throughput is limited only by the buffers.
+	// Delay is the latency of bytes. Several chunks may be delayed at the same time, so only the buffers limit the
+	// throughput.
 	Delay time.Duration
-	// Rate is the most bytes per second of one connection; 0 for no limit.
+	// Rate is the maximum number of bytes per second and connection; 0 for no limit.
 	Rate int
 }
 
 // Weather is the state of the network. The zero value is a working network.
 type Weather struct {
-	// Up is the direction from the side that connects to the target, Down the other one.
+	// Up is the flow from the side that connects to the target. Down is the flow in the other direction.
 	Up, Down Flow
 	// Refuse resets new connections.
 	Refuse bool
@@ -29,12 +30,12 @@ type Weather struct {
 
 // Limits.
 const (
-	// maxConnections are carried at a time; more are reset.
+	// maxConnections is the maximum number of concurrent connections; further ones are reset.
 	maxConnections = 20_000
-	// chunkBytes is what one read takes at most.
+	// chunkBytes is the maximum number of bytes of one read.
 	chunkBytes = 16 << 10
-	// bufferBytes is the requested buffer size of each socket, so that bytes in flight are in the parts' buffers and not
-	// here.
+	// bufferBytes is the requested buffer size of each socket. It is small, so that bytes in flight wait in the parts'
+	// buffers and not in the proxy.
 	bufferBytes = 64 << 10
 	dialTimeout = 5 * time.Second
 )
@@ -43,7 +44,7 @@ const (
 type Proxy struct {
 	target   string
 	listener *net.TCPListener
-	// running are the goroutines of the proxy and its connections; closing ends the first of them.
+	// running counts the goroutines of the proxy and its connections. closing ends the accepting goroutine.
 	running sync.WaitGroup
 	closing chan struct{}
 	closed  sync.Once
@@ -52,10 +53,10 @@ type Proxy struct {
 	weather Weather
 	changed chan struct{} // closed when the weather changes
 	links   map[*link]struct{}
-	carried int // connections so far
+	carried int // number of connections so far
 }
 
-// Listen starts a proxy for a target, host:port, which need not exist yet. Close it.
+// Listen starts a proxy for a target, host:port. The target need not listen yet. The caller closes the proxy.
 func Listen(target string) (*Proxy, error) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -66,7 +67,7 @@ func Listen(target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Addr is where to connect to.
+// Addr returns the address to connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
 // Set changes the weather, for existing connections as well as for new ones.
@@ -87,11 +88,11 @@ func (p *Proxy) Set(weather Weather) {
 	}
 }
 
-// Reset ends all connections with RST, as a machine does that has lost them, whatever the weather, and returns how many
-// there were.
+// Reset ends all connections with RST, like a machine that has forgotten them, whatever the weather. It returns their
+// number.
 func (p *Proxy) Reset() int { return p.end((*link).reset) }
 
-// Hangup ends all connections with FIN, whatever the weather, and returns how many there were.
+// Hangup ends all connections with FIN, whatever the weather. It returns their number.
 func (p *Proxy) Hangup() int { return p.end((*link).hangup) }
 
 func (p *Proxy) end(each func(*link)) int {
@@ -126,7 +127,7 @@ func (p *Proxy) Carried() int {
 	return p.carried
 }
 
-// Close resets all connections, takes no more, and waits for everything that was started. It may be called more than once.
+// Close resets all connections, accepts no more, and waits for all goroutines. It may be called more than once.
 func (p *Proxy) Close() {
 	p.closed.Do(func() {
 		close(p.closing)
@@ -143,7 +144,7 @@ func (p *Proxy) accept() {
 			select {
 			case <-p.closing:
 				return
-			case <-time.After(10 * time.Millisecond): // out of file descriptors; the next one may succeed
+			case <-time.After(10 * time.Millisecond): // out of file descriptors; the next attempt may succeed
 			}
 			continue
 		}
@@ -156,7 +157,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// admit counts a connection, unless it must be refused.
+// admit counts a connection. It returns false if the connection must be refused.
 func (p *Proxy) admit(l *link) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// checker compares what a page starts with what there is.
+// checker compares the programs that a page starts with the repository.
 type checker struct {
 	root string // of the repository
-	dir  string // in which the page's blocks were run
-	// programs is where the programs of Runnel are; helm is a path, or empty if helm is not built.
+	dir  string // directory in which the page's blocks were run
+	// programs is the directory of Runnel's programs. helm is the path of helm; empty if helm is not built.
 	programs, helm string
 }
 
@@ -32,7 +32,7 @@ func (c *checker) check(ctx context.Context, i invocation) error {
 	return c.files(i)
 }
 
-// settings has a program of Runnel read its command line and its variables, and print the settings.
+// settings makes a program of Runnel parse its command line and its variables, and print the settings.
 func (c *checker) settings(ctx context.Context, i invocation) error {
 	if !slices.Contains(i.args, "--help") && !slices.Contains(i.args, "--version") && !slices.Contains(i.args, "--print-config") {
 		i.args = append(slices.Clone(i.args), "--print-config")
@@ -49,7 +49,7 @@ func (c *checker) settings(ctx context.Context, i invocation) error {
 	return nil
 }
 
-// target looks for the targets in the Makefile. What make run passes on are settings.
+// target checks that the make targets exist in the Makefile. Arguments that make run passes on are checked as settings.
 func (c *checker) target(ctx context.Context, i invocation) error {
 	makefile, err := os.ReadFile(filepath.Join(c.root, "Makefile"))
 	if err != nil {
@@ -68,7 +68,7 @@ func (c *checker) target(ctx context.Context, i invocation) error {
 	return nil
 }
 
-// chart renders what would be installed.
+// chart renders the chart that the command would install.
 func (c *checker) chart(ctx context.Context, i invocation) error {
 	if c.helm == "" || (i.args[0] != "install" && i.args[0] != "upgrade") {
 		return nil
@@ -87,10 +87,10 @@ func (c *checker) chart(ctx context.Context, i invocation) error {
 	return nil
 }
 
-// ofTheRepository are names of files and directories that the repository has, or else the page is wrong.
+// ofTheRepository matches names of files and directories that must exist in the repository.
 var ofTheRepository = regexp.MustCompile(`^(?:\./)?((?:deploy|services|pkg|proto|scripts)/[\w./-]+)$`)
 
-// files looks for the files that arguments name.
+// files checks that the files in the arguments exist.
 func (c *checker) files(i invocation) error {
 	for _, arg := range i.args {
 		if match := ofTheRepository.FindStringSubmatch(arg); match != nil && i.program != "kubectl" || match != nil && strings.HasSuffix(arg, ".yaml") {

@@ -5,7 +5,7 @@ import "strings"
 // fence is a fenced block of a page.
 type fence struct {
 	language string
-	line     int // of its first line in the page, from 1
+	line     int // number of its first line in the page, from 1
 	text     string
 }
 

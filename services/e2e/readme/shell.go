@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// invocation is a program that a block of shell commands started.
+// invocation records a program that a block of shell commands started.
 type invocation struct {
 	program     string
 	args        []string
@@ -20,17 +20,17 @@ type invocation struct {
 
 func (i invocation) String() string { return i.program + " " + strings.Join(i.args, " ") }
 
-// outside are programs that blocks may start and that are never run: they are only recorded.
+// outside are programs that blocks may start but that are never run: their invocations are only recorded.
 var outside = []string{
 	"make", "go", "git", "docker", "kubectl", "helm", "skopeo", "curl", "nats", "nats-server", "psql", "pg_dump", "pg_restore",
 	"createdb", "createuser", "systemctl", "sudo", "install", "sqlite3",
 }
 
-// own are the programs of Runnel, which blocks start as bin/NAME.
+// own are Runnel's programs, which blocks start as bin/NAME.
 var own = []string{"runnel", "runnel-gateway", "runnel-delivery", "runnel-history"}
 
-// recorder is put in place of every program. It appends a line to a file: program, variables and arguments, NUL after each, in
-// base64. If the program may be run for real, it is.
+// recorder is installed instead of every program. It appends a line to a file: program, variables and arguments, each
+// followed by NUL, in base64. If the program may be run, the recorder runs it.
 const recorder = `#!/usr/bin/env bash
 set -euo pipefail
 name=$(basename "$0")
@@ -51,12 +51,12 @@ exec "$README_PROGRAMS/$name" "$@"
 // shell runs blocks of shell commands in a directory of its own.
 type shell struct {
 	dir string
-	// programs is where the real programs are, and server is a bash script that says which invocations are run for real (the function
-	// runs) and with which variables. Without a server none is run.
+	// programs is the directory of the real programs. server is a bash script; its function runs decides which
+	// invocations are really run, and with which variables. Without a server none is run.
 	programs, server string
 }
 
-// newShell makes a directory in which the recorders are.
+// newShell makes a directory with recorders.
 func newShell(dir string) (*shell, error) {
 	places := []string{"deploy/secrets.sh", "deploy/kubernetes-secrets.sh"}
 	for _, name := range own {
@@ -77,7 +77,7 @@ func newShell(dir string) (*shell, error) {
 	return &shell{dir: dir}, nil
 }
 
-// run runs a block and returns what it started.
+// run runs a block and returns the programs that it started.
 func (s *shell) run(ctx context.Context, f fence) ([]invocation, error) {
 	records := filepath.Join(s.dir, "records")
 	if err := os.WriteFile(records, nil, 0o600); err != nil {

@@ -2,10 +2,10 @@ package skew
 
 // Line is a line that skewclient prints: the outcome of a command, or an event.
 type Line struct {
-	// Committed is the seq that a command got; Refused is why it got none.
+	// Committed is the seq of a committed command. Refused is the reason for refusing it.
 	Committed uint64 `json:"committed,omitempty"`
 	Refused   string `json:"refused,omitempty"`
-	// Seq is that of an event; Kind, Content and Known describe it: Known means that the client knows its action.
+	// Seq, Kind and Content describe an event. Known means that the client knows the event's action.
 	Seq     uint64 `json:"seq,omitempty"`
 	Kind    int32  `json:"kind,omitempty"`
 	Content string `json:"content,omitempty"`

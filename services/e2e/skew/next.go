@@ -24,7 +24,7 @@ var (
 	nextRow []byte
 )
 
-// proto are the additions of the next version to the schema: each line is inserted after the line that is its key.
+// proto contains the additions of the next version to the schema: each value is inserted after the line that is its key.
 var proto = map[string]string{
 	"    Erase erase = 10;\n":           "    // Put a note into the log.\n    Note note = 900;\n",
 	"  EVENT_KIND_ERASED = 10;\n":       "  // A note.\n  EVENT_KIND_NOTED = 900;\n",
@@ -38,7 +38,7 @@ const HintField = 4
 // NextLevel is the level of the next version.
 func NextLevel() conversation.Level { return conversation.MaxLevel() + 1 }
 
-// Next makes the source of the next version in a directory, from the workspace that the present directory is in.
+// Next makes the source of the next version in dir, from the workspace that contains the current directory.
 func Next(ctx context.Context, dir string) error {
 	root, err := launch.Workspace(ctx)
 	if err != nil {
@@ -94,13 +94,13 @@ func Build(ctx context.Context, source, dir, tags string, programs ...string) (l
 	return launch.BuildFrom(ctx, source, dir, tags, environment(), programs...)
 }
 
-// environment keeps the path of the source out of the compiled programs, so that the build cache is valid for the next
-// copy, too.
+// environment keeps the path of the source out of the compiled programs, so that the build cache is also valid for the
+// next copy.
 func environment() []string {
 	return []string{"GOFLAGS=" + os.Getenv("GOFLAGS") + " -trimpath -buildvcs=false", "CGO_ENABLED=0"}
 }
 
-// copyTree copies a file, or a directory with all in it.
+// copyTree copies a file, or a directory with its content.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// Check checks all invariants that a finished run can be judged by; I9 and I10 are measured while it runs.
+// Check checks all invariants that can be checked after a run. I9 and I10 are measured during the run.
 func Check(h History, c Content) []Violation {
 	var found []Violation
 	for _, check := range []func(History, Content) []Violation{
@@ -27,8 +27,8 @@ func Check(h History, c Content) []Violation {
 	return found
 }
 
-// CheckSurvival checks what must hold at every moment at which the store can be read, whatever happened to it: every
-// acknowledged command exists once, every log is complete, and so are its views.
+// CheckSurvival checks the conditions that must hold whenever the store can be read, whatever happened to it. Every
+// acknowledged command exists once; every log is complete, and so are its views.
 func CheckSurvival(h History, c Content) (found []Violation) {
 	for _, check := range []func(History, Content) []Violation{CheckStoredOnce, CheckNoHoles, CheckKeys, CheckReplay, CheckStays, CheckChain, CheckPositions} {
 		found = append(found, check(h, c)...)
@@ -40,7 +40,7 @@ func keyOf(event *conversationv1.Event) Key {
 	return Key{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
 }
 
-// byKey lists where each command is stored.
+// byKey returns the seqs at which each command is stored.
 func (c Content) byKey() map[Key][]uint64 {
 	stored := map[Key][]uint64{}
 	for _, log := range c.Logs {
@@ -51,7 +51,7 @@ func (c Content) byKey() map[Key][]uint64 {
 	return stored
 }
 
-// bySeq returns an event; nil when the log has none with that seq.
+// bySeq returns the event with a seq; nil if the log has none.
 func (c Content) bySeq(conversation string, seq uint64) *conversationv1.Event {
 	log := c.Logs[conversation]
 	if seq >= 1 && seq <= uint64(len(log)) && log[seq-1].GetSeq() == seq {
@@ -65,7 +65,7 @@ func (c Content) bySeq(conversation string, seq uint64) *conversationv1.Event {
 	return nil
 }
 
-// CheckStoredOnce is I1: every committed command is stored once, with the seq that was acknowledged.
+// CheckStoredOnce checks I1: every committed command is stored once, with the acknowledged seq.
 func CheckStoredOnce(h History, c Content) (found []Violation) {
 	stored := c.byKey()
 	for _, answer := range h.Answers {
@@ -76,7 +76,7 @@ func CheckStoredOnce(h History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckNoHoles is I2: seq is 1 to n without a hole, and n is the conversation's head.
+// CheckNoHoles checks I2: seq is 1 to n without a hole, and n is the conversation's head.
 func CheckNoHoles(_ History, c Content) (found []Violation) {
 	for id, log := range c.Logs {
 		for i, event := range log {
@@ -97,8 +97,8 @@ func CheckNoHoles(_ History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckSendOrder is I3: commands of one device to one conversation are stored in the order in which they were sent. A
-// refused command has no place in that order: it may be submitted again later, as another attempt.
+// CheckSendOrder checks I3: commands of one device to one conversation are stored in send order. A refused command has no
+// place in this order, because it may be submitted again later, as another attempt.
 func CheckSendOrder(h History, c Content) (found []Violation) {
 	type lane struct {
 		reader       Reader
@@ -121,7 +121,8 @@ func CheckSendOrder(h History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckNothingInvented is I4: nothing is stored that nobody sent, and as far as it was not erased it is stored as it was sent.
+// CheckNothingInvented checks I4: nothing is stored that nobody sent. Stored content equals the sent content, unless it
+// was erased.
 func CheckNothingInvented(h History, c Content) (found []Violation) {
 	for id, log := range c.Logs {
 		for _, event := range log {
@@ -137,7 +138,7 @@ func CheckNothingInvented(h History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckKeys is I5: no command and no (conversation, seq) is stored twice.
+// CheckKeys checks I5: no command and no (conversation, seq) is stored twice.
 func CheckKeys(_ History, c Content) (found []Violation) {
 	for key, seqs := range c.byKey() {
 		if len(seqs) > 1 {
@@ -156,8 +157,9 @@ func CheckKeys(_ History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckViews is I6: each reader's merged view equals the store, in order and complete: no event is dropped, none is shown
-// that differs from the stored one, none is hidden that the user may see, and members have everything up to the head.
+// CheckViews checks I6: each reader's merged view equals the store, in order and complete. No event is dropped, no event
+// is shown that differs from the stored one, no event is hidden that the user may see, and members have all events up to
+// the head.
 func CheckViews(h History, c Content) (found []Violation) {
 	memberships := Memberships(c)
 	for reader, items := range h.Shown {
@@ -204,7 +206,8 @@ func CheckViews(h History, c Content) (found []Violation) {
 	return found
 }
 
-// compare returns what is wrong with an item that was shown to a user with these memberships; empty if it equals the store.
+// compare returns how an item that was shown to a user differs from the store; empty if it equals the store. memberships
+// are the user's memberships.
 func (h History) compare(c Content, item Item, memberships []Span) string {
 	switch item.Kind {
 	default:
@@ -216,7 +219,7 @@ func (h History) compare(c Content, item Item, memberships []Span) string {
 		if hex.EncodeToString(event.GetHash()) != item.Hash {
 			return fmt.Sprintf("was shown another seq %d than is stored", item.First)
 		}
-		// An event that was erased later was shown as it was sent.
+		// An event that was erased later was shown before with its content.
 		body := event.GetBody()
 		if len(body) == 0 {
 			body = h.Attempts[keyOf(event)].Body
@@ -241,8 +244,8 @@ func committedTwice(key Key, first, second uint64) Violation {
 	return violation("I7", "%s was committed with seq %d, and again with %d", key, first, second)
 }
 
-// CheckRepeats is I7: a retry of a committed command returns the same seq and says that it is a repetition; with another body
-// it is refused as a conflict, unless the first one was erased: then nothing is left to compare with.
+// CheckRepeats checks I7: a retry of a committed command returns the same seq and is marked as a repetition. With another
+// body it is refused as a conflict, unless the first body was erased and cannot be compared any more.
 func CheckRepeats(h History, c Content) (found []Violation) {
 	first := map[Key]uint64{}
 	for _, answer := range h.Answers {
@@ -270,7 +273,7 @@ func CheckRepeats(h History, c Content) (found []Violation) {
 	return found
 }
 
-// refused returns the commands whose newest attempt was refused, without repetitions of answered ones.
+// refused returns the commands whose newest attempt was refused. Repetitions of answered commands do not count.
 func (h History) refused() map[Key]Answer {
 	refused := map[Key]Answer{}
 	for _, answer := range h.Answers {
@@ -281,8 +284,8 @@ func (h History) refused() map[Key]Answer {
 	return refused
 }
 
-// CheckRefusals is I13: a refusal is final. No command is stored after a refusal of its newest attempt was answered,
-// whatever copies of it were still in flight.
+// CheckRefusals checks I13: a refusal is final. After the newest attempt of a command was refused, no copy of that
+// command is stored, even if copies were still in flight.
 func CheckRefusals(h History, c Content) (found []Violation) {
 	for _, answer := range overtaken(h, c) {
 		found = append(found, violation("I13", "%s was refused (%s) and is stored all the same", answer.Key, answer.Code))
@@ -290,7 +293,7 @@ func CheckRefusals(h History, c Content) (found []Violation) {
 	return found
 }
 
-// overtaken returns the refusals of commands that are stored.
+// overtaken returns the refusals of commands that are stored nevertheless.
 func overtaken(h History, c Content) (answers []Answer) {
 	stored := c.byKey()
 	for key, answer := range h.refused() {
@@ -301,7 +304,7 @@ func overtaken(h History, c Content) (answers []Answer) {
 	return answers
 }
 
-// CheckMembership is I8: no user is shown an event from a time when they were not a member.
+// CheckMembership checks I8: no user is shown an event from a time when they were not a member.
 func CheckMembership(h History, c Content) (found []Violation) {
 	memberships := Memberships(c)
 	for _, readers := range []map[Reader][]Item{h.Shown, h.Observed} {
@@ -320,8 +323,8 @@ func CheckMembership(h History, c Content) (found []Violation) {
 	return found
 }
 
-// Memberships are the stretches of each conversation during which each user was a member, from the event that made them one to the
-// one that ended it, both included. They follow from the log alone.
+// Memberships returns each user's memberships in each conversation, computed from the log alone. A membership is the
+// stretch from the event that began it to the event that ended it, inclusive.
 func Memberships(c Content) map[string]map[string][]Span {
 	all := make(map[string]map[string][]Span, len(c.Logs))
 	for id, log := range c.Logs {
@@ -339,7 +342,7 @@ func Memberships(c Content) map[string]map[string][]Span {
 	return all
 }
 
-// CheckChain is promise 6: every log verifies from its first event to its head.
+// CheckChain checks promise 6: every log verifies from its first event to its head.
 func CheckChain(_ History, c Content) (found []Violation) {
 	for id, log := range c.Logs {
 		v := chain.From(0, chain.Zero)
@@ -358,8 +361,8 @@ func CheckChain(_ History, c Content) (found []Violation) {
 
 func wentBack(regression string) Violation { return violation("watermark", "%s", regression) }
 
-// CheckWatermarks checks that zombies were refused: a watermark moves back only into a higher epoch. It also checks that no
-// command of the load became a dead letter.
+// CheckWatermarks checks that commits of former owners were refused: a watermark moves back only into a higher epoch. It
+// also checks that no command of the load became a dead letter.
 func CheckWatermarks(_ History, c Content) (found []Violation) {
 	for _, regression := range c.Regressions {
 		found = append(found, wentBack(regression))

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Fed is an event as a reader of a feed received it.
+// Fed is an event that a reader of a feed received.
 type Fed struct {
 	Position     Position
 	Conversation string
@@ -14,8 +14,8 @@ type Fed struct {
 	Hash         string
 }
 
-// CheckFeed is I12: the reader of each partition's feed received every committed event at least once, at its position and
-// as it is stored, and no other event. The order within each stretch is checked while it is read.
+// CheckFeed checks I12: the reader of each partition's feed received every committed event at least once, at its position
+// and with its stored content, and no other event. The order within each stretch is checked while reading.
 func CheckFeed(h History, c Content) (found []Violation) {
 	if h.Fed == nil {
 		return nil
@@ -56,8 +56,8 @@ func CheckFeed(h History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckPositions is that positions rise strictly within a partition and never repeat: with the seqs of each conversation, which is
-// always of the same partition, and up to its head's.
+// CheckPositions checks that positions rise strictly within a partition and never repeat. Within a conversation, which
+// always stays in the same partition, positions rise with the seqs, up to the head's position.
 func CheckPositions(_ History, c Content) (found []Violation) {
 	type newest struct {
 		partition uint32

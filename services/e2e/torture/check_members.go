@@ -11,7 +11,7 @@ import (
 type Stay struct {
 	User string
 	Span
-	// Began and Ended are the positions of the events at First and Last; Ended is zero while the membership lasts.
+	// Began and Ended are the positions of the events at First and Last. Ended is zero for a present membership.
 	Began, Ended Position
 }
 
@@ -19,7 +19,8 @@ func (s Stay) String() string {
 	return fmt.Sprintf("%s from seq %d at %v to seq %d at %v", s.User, s.First, s.Began, s.Last, s.Ended)
 }
 
-// CheckStays is I11 for memberships, past ones included: each begins and ends with an event of the log, at the position of that event.
+// CheckStays checks I11 for memberships, including past ones: each begins and ends with an event of the log, at the
+// position of that event.
 func CheckStays(_ History, c Content) (found []Violation) {
 	wanted := stays(c)
 	for id := range union(wanted, c.Stays) {
@@ -31,7 +32,7 @@ func CheckStays(_ History, c Content) (found []Violation) {
 	return found
 }
 
-// stays are the memberships of each conversation that follow from its log and the positions of its events.
+// stays returns the memberships of each conversation, computed from its log and the positions of its events.
 func stays(c Content) map[string][]Stay {
 	type event struct {
 		conversation string

@@ -9,15 +9,15 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// churn changes the members of one group: its owner adds and removes, members leave, one renames it. Refusals because of a
-// changed state are part of it.
+// churn changes the members of one group: its owner adds and removes members, members leave, and a member renames the
+// group. Refusals because of a changed state are expected.
 type churn struct {
 	id     string
 	owner  *device
 	others []*device
 }
 
-// run goes on until ctx ends.
+// run changes members until ctx ends.
 func (c *churn) run(ctx context.Context, random *rand.Rand) {
 	for n := 0; ; n++ {
 		select {
@@ -42,7 +42,7 @@ func (c *churn) run(ctx context.Context, random *rand.Rand) {
 	}
 }
 
-// found creates groups now and then, until ctx ends.
+// found creates groups from time to time, until ctx ends.
 func found(ctx context.Context, random *rand.Rand, devices []*device) {
 	for n := 0; ; n++ {
 		select {
@@ -58,7 +58,7 @@ func found(ctx context.Context, random *rand.Rand, devices []*device) {
 	}
 }
 
-// users names the users of devices in an order, each once, without that of the first.
+// users returns the users of devices in an order, each once, without the user of the first device.
 func users(devices []*device, order []int) []string {
 	seen := map[string]bool{devices[order[0]].reader.User: true}
 	var names []string

@@ -14,10 +14,10 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/proxy"
 )
 
-// partitions are those of a suite: the default.
+// partitions is the number of partitions of a suite, the default.
 const partitions = 16
 
-// leader kills the server that leads a partition's stream.
+// leader kills the NATS server that leads a partition's stream.
 func (i *injector) leader(ctx, restart context.Context, fault Fault) (time.Time, error) {
 	leader, err := i.findLeader(restart, broker.StreamName(ids.Partition(fault.Partition)))
 	if err != nil {
@@ -29,7 +29,8 @@ func (i *injector) leader(ctx, restart context.Context, fault Fault) (time.Time,
 	return ended, i.again(restart, leader)
 }
 
-// findLeader asks until there is one: after the faults before, an election may be going on, for up to nine seconds each.
+// findLeader polls until the stream has a leader. After earlier faults an election may be in progress, which takes up to
+// nine seconds.
 func (i *injector) findLeader(ctx context.Context, stream string) (*launch.Process, error) {
 	for {
 		asking, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -44,7 +45,7 @@ func (i *injector) findLeader(ctx context.Context, stream string) (*launch.Proce
 	}
 }
 
-// roll stops all parts of a kind, one after another, each when the previous one works again.
+// roll restarts all parts of a kind, one after another; each waits until the previous part works again.
 func (i *injector) roll(restart context.Context, fault Fault) (ended time.Time, err error) {
 	for _, part := range i.parts(fault.Part) {
 		i.clean(part.Stop())
@@ -80,7 +81,7 @@ func (i *injector) storm(restart context.Context, fault Fault) (time.Time, error
 	return ended, group.Wait()
 }
 
-// network disturbs the network between two parts, whichever connects to the other.
+// network disturbs the network between two parts, in both directions.
 func (i *injector) network(ctx context.Context, fault Fault) (time.Time, error) {
 	links := i.suite.Between(fault.Part, fault.Other)
 	if len(links) == 0 {
@@ -100,20 +101,23 @@ func (i *injector) network(ctx context.Context, fault Fault) (time.Time, error) 
 }
 
 const (
-	// refusedMetric is how many batches a history service refused because another worker had moved the watermark.
+	// refusedMetric is the metric for the batches that a history service refused because another worker had moved the
+	// watermark.
 	refusedMetric = `runnel_history_refused_total{operation="append",reason="watermark"}`
-	// zombieTries is how often a worker is made a zombie until it has something to commit when it continues.
+	// zombieTries is the maximum number of attempts to pause a worker so that it has a command to commit when it
+	// continues.
 	zombieTries = 4
-	// holdBefore is how long its commits are held in the network before it is paused; well within its lease.
+	// holdBefore is how long a worker's commits are held in the network before it is paused. It is well below the
+	// duration of the lease.
 	holdBefore = 300 * time.Millisecond
-	// zombieTime is how long a worker that continues may take to notice that it no longer is an owner.
+	// zombieTime is how long a worker that continues may take to notice that it no longer owns its partitions.
 	zombieTime = 2 * time.Second
 )
 
-// zombie pauses a worker beyond its lease. Others take its partitions and continue; when it continues with commands in
-// memory, it tries to commit them, and the watermark must refuse that. Often it notices in time that its lease has expired;
-// so if a refusal must be shown, its commits are held in the network when it is paused, and arrive after others have
-// continued.
+// zombie pauses a worker beyond its lease. Other workers take its partitions and continue. When the paused worker
+// continues with commands in memory, it tries to commit them, and the watermark must refuse them. Often the worker
+// notices before that its lease has expired. Therefore, if a refusal must be shown, its commits are held in the network
+// before the pause, and arrive after the other workers have continued.
 func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (time.Time, error) {
 	worker, ok := part.(*launch.Process)
 	if !ok {
@@ -142,7 +146,7 @@ func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (t
 	return time.Now(), nil
 }
 
-// awaitRefusal waits for a while for refused commits, and returns their number.
+// awaitRefusal waits a limited time for refused commits, and returns their number.
 func (i *injector) awaitRefusal(ctx context.Context, before float64) int {
 	ctx, cancel := context.WithTimeout(ctx, zombieTime)
 	defer cancel()
@@ -154,7 +158,7 @@ func (i *injector) awaitRefusal(ctx context.Context, before float64) int {
 	return 0
 }
 
-// refusals are those of all history services.
+// refusals returns the number of refused batches of all history services.
 func (i *injector) refusals(ctx context.Context) (sum float64) {
 	for _, p := range i.suite.Histories {
 		metrics, _ := p.Metrics(ctx) // a service that is down refuses nothing

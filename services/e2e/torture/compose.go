@@ -6,10 +6,10 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// recent are the newest messages that a device was shown of a conversation: those it may refer to.
+// recent contains the newest messages of a conversation that a device was shown. Its commands may refer to them.
 type recent struct {
 	seqs []uint64
-	own  []uint64 // those of its user
+	own  []uint64 // messages of the device's own user
 }
 
 const maxRecent = 30
@@ -25,11 +25,11 @@ func (r *recent) add(seq uint64, own bool) {
 	}
 }
 
-// emojis are few, so that reactions are often given that are there already, or taken back.
+// emojis is short, so that reactions are often added that exist already, or removed.
 var emojis = []string{"👍", "🎉", "❤️"}
 
-// compose makes a command of a conversation: mostly a message, or something that is about one: an answer, an edit, a deletion, a
-// reaction. What is refused because the message was deleted or the reaction is there already is part of the load.
+// compose makes a command of a conversation: usually a message, sometimes a command about a message: a reply, an edit, a
+// deletion, a reaction. Refusals because a message was deleted or a reaction exists are expected.
 func (d *device) compose(random *rand.Rand, id, text string) *conversationv1.Body {
 	d.mu.Lock()
 	messages := recent{}

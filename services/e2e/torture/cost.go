@@ -15,16 +15,16 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// Cost is what the processes of one service use together, by their own metrics.
+// Cost is the resource use of all processes of one service, according to their metrics.
 type Cost struct {
 	Goroutines float64 `json:"goroutines"`
 	RSS        float64 `json:"rss_bytes"`
-	// Connections and Rooms are of gateways only.
+	// Connections and Rooms are only for gateways.
 	Connections float64 `json:"connections,omitempty"`
 	Rooms       float64 `json:"rooms,omitempty"`
 }
 
-// Costs are those of a service before it had clients and after.
+// Costs contains the costs of a service before it had clients and after they left.
 type Costs struct {
 	Service string `json:"service"`
 	Before  Cost   `json:"before"`
@@ -32,14 +32,14 @@ type Costs struct {
 }
 
 const (
-	// slack is how many goroutines a process may have in addition to those before it had clients.
+	// slack is the number of goroutines that a process may have in addition to those before it had clients.
 	slack = 25
-	// growth is how much additional memory it may use: a gateway keeps up to 64 MiB of recent events, and Go returns freed
-	// memory slowly.
+	// growth is the additional memory that a process may use: a gateway keeps up to 64 MiB of recent events, and Go
+	// returns freed memory slowly.
 	growth = 192 << 20
 )
 
-// services are the processes that are watched for leaks, by what they are.
+// services returns the processes that are checked for leaks, by kind.
 func (r *run) services() map[string][]*launch.Process {
 	return map[string][]*launch.Process{"gateway": r.suite.Gateways, "delivery": r.suite.Deliveries, "history": r.suite.Histories}
 }
@@ -67,7 +67,7 @@ func look(ctx context.Context, service string, processes []*launch.Process) (cos
 	return cost, cost.Connections == 0 && cost.Rooms == 0 && (service != "delivery" || working == partitions), nil
 }
 
-// atWork counts the partitions that a worker reads.
+// atWork returns the number of partitions that a worker reads.
 func atWork(ctx context.Context, worker *launch.Process) (running int, err error) {
 	conn, err := grpc.NewClient("passthrough:///"+worker.Flag("rpc.listen"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -99,7 +99,8 @@ func (r *run) warm(ctx context.Context) {
 	}
 }
 
-// cool is I10: without clients, services hold no connections and no rooms, and their goroutines and memory are about what they were.
+// cool checks I10: without clients, services have no connections and no rooms, and about as many goroutines and as much
+// memory as before.
 func (r *run) cool(ctx context.Context) {
 	for i := range r.report.Costs {
 		costs := &r.report.Costs[i]
@@ -121,7 +122,7 @@ func (r *run) cool(ctx context.Context) {
 	}
 }
 
-// keepProfile writes the goroutines of a process next to its log.
+// keepProfile writes the goroutines of a process to a file next to its log.
 func (r *run) keepProfile(ctx context.Context, p *launch.Process) {
 	profile, err := p.Profile(ctx, "goroutine")
 	if err == nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// crowd is many listening clients, each in one conversation, over cheap connections. They connect to gateways that accept
-// clients, and reconnect when they are asked to. Package load checks that each receives its conversation completely and in
-// order.
+// crowd is a large number of listening clients, each in one conversation, over cheap connections. They connect to
+// gateways that accept clients, and reconnect when they are asked to. Package load checks that each client receives its
+// conversation completely and in order.
 type crowd struct {
 	loop     *load.Loop
 	gateways []string // host:port
@@ -25,14 +25,15 @@ type crowd struct {
 	conversations []string
 
 	mu sync.Mutex
-	// random, taking and the rest belong to whoever holds mu: timers and the loop.
+	// random, taking and the following fields are guarded by mu: timers and the loop use them.
 	random *rand.Rand
-	taking []bool // by gateway: whether it accepts clients
+	taking []bool // whether each gateway accepts clients
 	timers sync.WaitGroup
 	ending bool
 	open   int
-	isOpen []bool // by client
-	// away and back are when clients were sent away and came back, after all were connected for the first time.
+	isOpen []bool // whether each client is connected
+	// away and back are the times when clients were sent away and came back. They are recorded after all clients were
+	// connected for the first time.
 	gathered   bool
 	away, back []int64
 	dropped    int
@@ -50,7 +51,7 @@ func newCrowd(suite *launch.Suite, seed uint64) (*crowd, error) {
 	return c, err
 }
 
-// add makes a client one of the crowd. Not connected yet.
+// add adds a client to the crowd without connecting it.
 func (c *crowd) add(client *load.Client) {
 	client.Index = len(c.clients)
 	c.clients, c.isOpen = append(c.clients, client), append(c.isOpen, false)
@@ -59,10 +60,10 @@ func (c *crowd) add(client *load.Client) {
 	}
 }
 
-// atOnce is how many connect at a time in the beginning.
+// atOnce is the number of clients that connect at the same time at the beginning.
 const atOnce = 256
 
-// connect connects everybody, spread over the gateways.
+// connect connects all clients, distributed over the gateways.
 func (c *crowd) connect(ctx context.Context) error {
 	for begun := 0; c.connected() < len(c.clients); {
 		for begun < len(c.clients) && begun-c.connected() < atOnce {
@@ -85,7 +86,7 @@ func (c *crowd) connected() int {
 	return c.open
 }
 
-// leave and enter report that a gateway stops or starts accepting clients, which a load balancer knows from /readyz.
+// leave and enter record that a gateway stops or starts accepting clients. A load balancer would know this from /readyz.
 func (c *crowd) leave(gateway int) { c.set(gateway, false) }
 func (c *crowd) enter(gateway int) { c.set(gateway, true) }
 
@@ -98,7 +99,7 @@ func (c *crowd) set(gateway int, taking bool) {
 // Event implements load.Handler.
 func (c *crowd) Event(*load.Client, uint64, []byte, int64) {}
 
-// Outcome implements load.Handler; nobody here sends.
+// Outcome implements load.Handler. The crowd sends nothing, so there are no outcomes.
 func (c *crowd) Outcome(*load.Client, int64, uint64, int64) {}
 
 // Connected implements load.Handler.
@@ -112,10 +113,10 @@ func (c *crowd) Connected(client *load.Client, now int64) {
 	}
 }
 
-// goingAway is the beginning of the close code with which a gateway asks its clients to go elsewhere.
+// goingAway is the beginning of the reason with which a gateway asks its clients to reconnect elsewhere: the close code.
 const goingAway = "4000"
 
-// Closed implements load.Handler: the client comes back elsewhere.
+// Closed implements load.Handler: the client reconnects to another gateway.
 func (c *crowd) Closed(client *load.Client, reason string, now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,7 +145,7 @@ func (c *crowd) Closed(client *load.Client, reason string, now int64) error {
 	return nil
 }
 
-// elsewhereLocked returns a function that chooses a gateway that accepts clients when it is called.
+// elsewhereLocked returns a function that chooses, when it is called, a gateway that accepts clients.
 func (c *crowd) elsewhereLocked() func() string {
 	return func() string {
 		c.mu.Lock()
@@ -159,7 +160,7 @@ func (c *crowd) elsewhereLocked() func() string {
 	}
 }
 
-// settle waits until all clients are connected and have everything that is stored.
+// settle waits until all clients are connected and have all stored events.
 func (c *crowd) settle(ctx context.Context, r *run) {
 	begun := time.Now()
 	heads, _, err := r.heads(ctx)
@@ -195,7 +196,7 @@ func (c *crowd) settle(ctx context.Context, r *run) {
 	r.sayf("all %d clients have everything after %v", len(c.clients), time.Since(begun).Round(time.Millisecond))
 }
 
-// close ends all connections and everything that was started.
+// close ends all connections, timers and goroutines.
 func (c *crowd) close() {
 	c.mu.Lock()
 	c.ending = true
@@ -204,7 +205,7 @@ func (c *crowd) close() {
 	c.loop.Close()
 }
 
-// report fills in what the clients saw.
+// report adds the clients' observations to the report.
 func (c *crowd) report(cfg RollConfig, report *RollReport) *RollReport {
 	if report == nil {
 		report = &RollReport{}
@@ -218,7 +219,7 @@ func (c *crowd) report(cfg RollConfig, report *RollReport) *RollReport {
 	return report
 }
 
-// peak returns the most that happened within any one second.
+// peak returns the largest number of times within one second.
 func peak(at []int64) (most int) {
 	at = slices.Sorted(slices.Values(at))
 	for first, last := 0, 0; last < len(at); last++ {

@@ -22,7 +22,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// world is what all devices share.
+// world is shared by all devices.
 type world struct {
 	record  *Record
 	witness *Witness
@@ -30,14 +30,15 @@ type world struct {
 	token   func(user string) (string, error)
 }
 
-// device is one program of one user: it receives events, sends, and is restarted now and then with its saved positions, as
-// an application is. Commands without an answer are then submitted again under their old ids, in order.
+// device is one program of one user. It receives events and sends commands. Like an application, it is restarted from
+// time to time with its saved positions. Commands without an answer are then submitted again with their old ids, in
+// order.
 type device struct {
 	*world
 	reader Reader
 	codec  frame.Codec
 	// ctx ends with the load.
-	ctx context.Context //nolint:containedctx // used across restarts of the program, and in callbacks that bring no context
+	ctx context.Context //nolint:containedctx // used across restarts of the program, and in callbacks that have no context
 
 	// opening is held while the program is being restarted.
 	opening sync.Mutex
@@ -48,24 +49,24 @@ type device struct {
 	views     map[string]*view
 	orders    map[string]int
 	messages  map[string]*recent
-	pending   []*sending // in the order they were given
+	pending   []*sending // in the order of submission
 	committed []*sending
 
-	waiting sync.WaitGroup // answers
+	waiting sync.WaitGroup // for goroutines that wait for answers
 }
 
 // sending is one command of a device.
 type sending struct {
 	key  Key
 	body *conversationv1.Body
-	// target is the conversation for the outbox: empty for a create.
+	// target is the conversation as passed to the outbox: empty for a create.
 	target string
 	asked  time.Time
-	// answer is valid after done; it has no time when there was none.
+	// answer is valid after done is closed. If there was no answer, its time is zero.
 	answer Answer
-	// ticket gets each new ticket of the command.
+	// ticket receives each new ticket of the command.
 	ticket chan *client.Ticket
-	done   chan struct{} // closed when it was answered, or will never be
+	done   chan struct{} // closed when the command was answered, or will never be answered
 }
 
 func newDevice(ctx context.Context, w *world, reader Reader, codec frame.Codec) *device {
@@ -130,7 +131,7 @@ func (d *device) reopen() error {
 	return nil
 }
 
-// renew replaces a command's ticket; a ticket that was not read yet belongs to a program that has ended.
+// renew passes a command's new ticket on. An unread older ticket belongs to a program that has ended, and is discarded.
 func (s *sending) renew(ticket *client.Ticket) {
 	select {
 	case <-s.ticket:
@@ -139,7 +140,7 @@ func (s *sending) renew(ticket *client.Ticket) {
 	s.ticket <- ticket
 }
 
-// close ends the program for good.
+// close ends the program permanently.
 func (d *device) close() error {
 	d.opening.Lock()
 	defer d.opening.Unlock()
@@ -165,7 +166,7 @@ func (d *device) onEvent(ctx context.Context, event client.Event) {
 	}
 }
 
-// shown records what the application was shown, and whether it may follow the previous item.
+// shown records an item that the application was shown, and checks whether it may follow the previous item.
 func (d *device) shown(item Item) {
 	d.record.Shown(d.reader, item)
 	d.mu.Lock()
@@ -180,7 +181,7 @@ func (d *device) shown(item Item) {
 	}
 }
 
-// positionOf returns the application's position in a conversation; false if it does not have it.
+// positionOf returns the application's position in a conversation; false if it has none.
 func (d *device) positionOf(conversationID string) (uint64, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -235,7 +236,7 @@ func (d *device) send(target string, body *conversationv1.Body) (*sending, error
 	return s, nil
 }
 
-// await waits for the answer of a command, across as many restarts of the program as necessary.
+// await waits for the answer of a command, across all restarts of the program.
 func (d *device) await(s *sending) {
 	defer close(s.done)
 	for {
@@ -247,7 +248,7 @@ func (d *device) await(s *sending) {
 		}
 		outcome, err := ticket.Wait(d.ctx)
 		if errors.Is(err, client.ErrClosed) && d.ctx.Err() == nil {
-			continue // the program was ended; the next one continues
+			continue // the program was ended; its successor continues
 		}
 		d.answered(s, outcome, err, false, false)
 		d.mu.Lock()
@@ -260,7 +261,7 @@ func (d *device) await(s *sending) {
 	}
 }
 
-// answered notes an answer, if it is one.
+// answered records an answer, unless the error means that there was none.
 func (d *device) answered(s *sending, outcome *conversationv1.Outcome, err error, again, otherBody bool) {
 	answer := Answer{Key: s.key, Asked: s.asked, At: time.Now(), Again: again, OtherBody: otherBody}
 	var refusal *client.RefusedError
@@ -276,19 +277,19 @@ func (d *device) answered(s *sending, outcome *conversationv1.Outcome, err error
 	case errors.As(err, &refusal):
 		answer.Code = refusal.Code
 	default:
-		return // the load ended before the answer came
+		return // the load ended before the answer arrived
 	}
 	d.record.Answered(answer)
 	s.answer = answer
 }
 
-// repeat submits a committed command again, with its own body or with another one.
+// repeat submits a committed command again, with the same or another body.
 func (d *device) repeat(s *sending, otherBody bool) {
 	again := &sending{key: s.key, asked: time.Now()}
 	body := s.body
 	if otherBody = otherBody && s.target != ""; otherBody {
 		body = message("not what was sent first")
-		// If two bodies under one id are in flight, either may be refused. So this command is never repeated any more.
+		// If two bodies with one id are in flight, either may be refused. Therefore this command is never repeated again.
 		d.mu.Lock()
 		d.committed = slices.DeleteFunc(slices.Clone(d.committed), func(other *sending) bool { return other == s })
 		d.mu.Unlock()
@@ -297,21 +298,21 @@ func (d *device) repeat(s *sending, otherBody bool) {
 	ticket, err := d.client.EnqueueID(s.target, s.key.Command, body)
 	d.opening.Unlock()
 	if err != nil {
-		return // the same command is in the outbox right now
+		return // the same command is in the outbox at the moment
 	}
 	d.waiting.Go(func() {
 		outcome, err := ticket.Wait(d.ctx)
 		if errors.Is(err, client.ErrClosed) {
-			return // the program was ended; whatever the result, nothing new may have been committed
+			return // the program was ended; in any case, no new command was committed
 		}
 		d.answered(again, outcome, err, true, otherBody)
 	})
 }
 
-// maxPending is how many commands of a device may wait for their answers; above it the device sends no more.
+// maxPending is the number of commands of a device that may wait for answers; above it the device sends no more.
 const maxPending = 12
 
-// load sends at random until ctx ends.
+// load sends random commands until ctx ends.
 func (d *device) load(ctx context.Context, random *rand.Rand) {
 	for n := 0; ; n++ {
 		pause := time.Duration(random.ExpFloat64() * float64(250*time.Millisecond))
@@ -353,7 +354,7 @@ func message(text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
 }
 
-// positions are the data that a device keeps while its program does not run.
+// positions contains the data that a device keeps while its program does not run.
 type positions struct {
 	mu   sync.Mutex
 	byID map[string]client.Position

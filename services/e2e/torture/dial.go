@@ -15,11 +15,11 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
-// dialer opens connections to one of several gateways, and to another one each time that the last one failed: as a load
-// balancer would.
+// dialer opens connections to one of several gateways. Like a load balancer, it chooses another gateway each time that
+// the last connection failed.
 type dialer struct {
 	urls []string
-	// sockets makes the connections below; nil makes ordinary ones.
+	// sockets opens the underlying TCP connections; nil opens ordinary ones.
 	sockets *net.Dialer
 
 	mu     sync.Mutex
@@ -31,7 +31,7 @@ func newDialer(urls []string, seed uint64, sockets *net.Dialer) *dialer {
 	return &dialer{urls: urls, sockets: sockets, random: rand.New(rand.NewPCG(seed, 2))}
 }
 
-// connections is the number of connections so far.
+// connections returns the number of connections so far.
 func (d *dialer) connections() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -44,10 +44,10 @@ func (d *dialer) pick() string {
 	return d.urls[d.random.IntN(len(d.urls))]
 }
 
-// dialTimeout is short: a paused gateway accepts connections and never answers.
+// dialTimeout is short, because a paused gateway accepts connections but never answers.
 const dialTimeout = 2 * time.Second
 
-// dial is a client.DialFunc; its address parameter is not used.
+// dial implements client.DialFunc; it ignores the URL.
 func (d *dialer) dial(ctx context.Context, _ string, header http.Header) (client.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -69,7 +69,7 @@ func (d *dialer) dial(ctx context.Context, _ string, header http.Header) (client
 	return &conn{ws: ws, opcode: codec.MessageType()}, nil
 }
 
-// conn is a WebSocket as the client wants it.
+// conn implements client.Conn for a WebSocket.
 type conn struct {
 	ws     *websocket.Conn
 	opcode int

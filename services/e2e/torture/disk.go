@@ -12,8 +12,8 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// healTime is how long a database may take to recover by itself once it has space. A PostgreSQL that has stopped is started
-// again.
+// healTime is how long a database may take to recover by itself after space was freed. A PostgreSQL server that has ended
+// is started again.
 const healTime = 5 * time.Second
 
 // fill fills a volume, and then frees it. A NATS server that has met a full disk stays unavailable until it is restarted.
@@ -41,7 +41,7 @@ func (i *injector) fill(ctx, restart context.Context, fault Fault) (time.Time, e
 	return ended, nil
 }
 
-// heals reports whether the database answers within its time.
+// heals reports whether the database answers within healTime.
 func (i *injector) heals(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, healTime)
 	defer cancel()
@@ -55,9 +55,9 @@ func (i *injector) heals(ctx context.Context) bool {
 	}
 }
 
-// power simulates a loss of power for the volumes of NATS, of the database, or of everything; the processes there end, and
-// all are started again. Everything acknowledged as committed before must then be in the database, in an unbroken chain,
-// before any service could repair it.
+// power simulates a power loss for the volumes of NATS, of the database, or of both. The affected processes end, and all
+// are started again. All commands acknowledged as committed before must then be in the database, in an unbroken chain,
+// before any service can repair it.
 func (i *injector) power(restart context.Context, fault Fault) (time.Time, error) {
 	before := i.record.History()
 	var victims []launch.Part
@@ -78,7 +78,7 @@ func (i *injector) power(restart context.Context, fault Fault) (time.Time, error
 			victims = append(victims, part)
 		}
 	}
-	// Until the history service has recovered the database, no other process may open it.
+	// No other process may open the database before the history service has recovered it.
 	if err := i.database.Away(); err != nil {
 		return time.Now(), err
 	}
@@ -99,7 +99,7 @@ func (i *injector) power(restart context.Context, fault Fault) (time.Time, error
 	return ended, i.stepwise(restart, victims, "delivery", "gateway")
 }
 
-// stepwise restarts parts: those of one kind at once, one kind after another.
+// stepwise restarts parts: one kind after another, all parts of a kind at once.
 func (i *injector) stepwise(ctx context.Context, parts []launch.Part, kinds ...string) error {
 	for _, kind := range kinds {
 		group, ctx := errgroup.WithContext(ctx)
@@ -116,7 +116,7 @@ func (i *injector) stepwise(ctx context.Context, parts []launch.Part, kinds ...s
 	return nil
 }
 
-// survived compares what was acknowledged before a loss of power with what is stored after it.
+// survived checks that all commands acknowledged before a power loss are still stored.
 func (i *injector) survived(ctx context.Context, before History) {
 	content, err := i.database.Content(ctx)
 	if err != nil {

@@ -21,11 +21,11 @@ import (
 const (
 	erasePause   = 1500 * time.Millisecond
 	eraseTimeout = 5 * time.Second
-	// eraseAge is the minimum age of what is erased by age, so that not everything is erased.
+	// eraseAge is the minimum age of events that are erased by age, so that not all events are erased.
 	eraseAge = 15 * time.Second
 )
 
-// eraser is an operator who erases content now and then, in conversations of a device.
+// eraser is an operator who erases content from time to time, in conversations of a device.
 type eraser struct {
 	*world
 	workers []adminv1.AdminServiceClient
@@ -48,7 +48,7 @@ func newEraser(w *world, workers []*launch.Process) (*eraser, error) {
 	return e, nil
 }
 
-// run erases until ctx ends; what has no answer by then is left.
+// run erases until ctx ends. Erasures without an answer are then given up.
 func (e *eraser) run(ctx context.Context, random *rand.Rand, devices []*device) {
 	for launch.Sleep(ctx, erasePause/2+time.Duration(random.Int64N(int64(erasePause)))) == nil {
 		d := pick(random, devices...)
@@ -63,7 +63,7 @@ func (e *eraser) run(ctx context.Context, random *rand.Rand, devices []*device) 
 	}
 }
 
-// choose chooses randomly what to erase of a conversation that has at least a number of events.
+// choose makes a random erasure for a conversation that has at least last events.
 func choose(random *rand.Rand, last uint64, user string) *conversationv1.Erase {
 	switch random.IntN(20) {
 	case 0:
@@ -80,7 +80,7 @@ func choose(random *rand.Rand, last uint64, user string) *conversationv1.Erase {
 	}
 }
 
-// erase repeats the command under the same id until there is an answer.
+// erase repeats the command with the same id until there is an answer.
 func (e *eraser) erase(ctx context.Context, random *rand.Rand, id string, what *conversationv1.Erase) {
 	key := Key{id, string(conversation.ServerUser), uuid.Must(uuid.NewV7()).String()}
 	e.orders[id]++

@@ -11,50 +11,53 @@ import (
 // FaultKind is the kind of a fault.
 type FaultKind string
 
-// The faults of one process.
+// Faults of one process.
 const (
-	// FaultKill is SIGKILL; the part is started again after For.
+	// FaultKill sends SIGKILL; the part is restarted after For.
 	FaultKill FaultKind = "kill"
-	// FaultStop is SIGTERM, waited for; the part is started again at once.
+	// FaultStop sends SIGTERM and waits; the part is restarted at once.
 	FaultStop FaultKind = "stop"
-	// FaultPause is SIGSTOP, and SIGCONT after For.
+	// FaultPause sends SIGSTOP, and SIGCONT after For.
 	FaultPause FaultKind = "pause"
-	// FaultWipe is SIGKILL and the loss of all the part's data: only for NATS, whose streams are then created again.
+	// FaultWipe sends SIGKILL and removes all data of the part. It is only for NATS, whose streams are then created
+	// again.
 	FaultWipe FaultKind = "wipe"
-	// FaultZombie is a pause of a worker beyond its lease; when it continues, it tries to commit commands that others have
-	// committed, and must be refused.
+	// FaultZombie pauses a worker beyond its lease. When the worker continues, it tries to commit commands that other
+	// workers have committed, and must be refused.
 	FaultZombie FaultKind = "zombie"
-	// FaultLameDuck puts a NATS server into lame-duck mode; after it has ended it is started again at once.
+	// FaultLameDuck puts a NATS server into lame-duck mode. After the server has ended, it is restarted at once.
 	FaultLameDuck FaultKind = "lame duck"
 )
 
 // Faults of several parts at once.
 const (
-	// FaultLeader is SIGKILL for the NATS server that leads some partition's stream, started again after For.
+	// FaultLeader kills the NATS server that leads the stream of a partition; the server is restarted after For.
 	FaultLeader FaultKind = "kill leader"
-	// FaultRoll is SIGTERM and a new start for all of a kind, one after the other, each when the one before works again.
+	// FaultRoll stops and restarts all parts of a kind, one after another; each waits until the previous part works
+	// again.
 	FaultRoll FaultKind = "roll"
-	// FaultStorm makes all clients reconnect at once: all gateways are killed (Part gateway), or all connections reset (Part clients).
+	// FaultStorm makes all clients reconnect at once: all gateways are killed (Part gateway), or all connections are
+	// reset (Part clients).
 	FaultStorm FaultKind = "storm"
-	// FaultNetwork is Trouble on the network between Part and Other for For.
+	// FaultNetwork disturbs the network between Part and Other, in the way Trouble, for the time For.
 	FaultNetwork FaultKind = "network"
 	// FaultSlow makes a client stop reading until the gateway closes its connection; then it resumes.
 	FaultSlow FaultKind = "slow reader"
-	// FaultFull fills the volume of Part for For.
+	// FaultFull fills the volume of Part, for the time For.
 	FaultFull FaultKind = "full disk"
-	// FaultPower is the loss of power: what was not synced to the volumes is gone. Part is all, nats or database.
+	// FaultPower is a power loss: data that was not synced to the volumes is lost. Part is all, nats or database.
 	FaultPower FaultKind = "power loss"
 )
 
 // everything is the Part of a fault that affects all parts.
 const everything = "all"
 
-// Trouble is a disturbance of a network.
+// Trouble is a kind of network disturbance.
 type Trouble string
 
-// The troubles. Up is from the side that connects, Down back to it.
+// The kinds of trouble. Up is the direction from the side that connects; down is the opposite direction.
 const (
-	TroubleCut      Trouble = "cut"   // existing connections are reset, new ones refused
+	TroubleCut      Trouble = "cut"   // existing connections are reset, new ones are refused
 	TroubleReset    Trouble = "reset" // existing connections are reset, new ones work
 	TroubleHold     Trouble = "hold"
 	TroubleHoldUp   Trouble = "hold up"
@@ -66,7 +69,7 @@ const (
 	TroubleTrickle  Trouble = "trickle"
 )
 
-// Troubles are all of them.
+// Troubles are all kinds of trouble.
 var Troubles = []Trouble{
 	TroubleCut, TroubleReset, TroubleHold, TroubleHoldUp, TroubleHoldDown, TroubleLose, TroubleLoseUp, TroubleLoseDown, TroubleDelay, TroubleTrickle,
 }
@@ -100,16 +103,16 @@ func (t Trouble) weather() (w proxy.Weather, reset bool) {
 	return proxy.Weather{}, false
 }
 
-// Fault is one thing that goes wrong.
+// Fault is one fault to carry out.
 type Fault struct {
-	// At is the time of the fault, in a schedule.
+	// At is the time of the fault in a schedule.
 	At   time.Duration
 	Kind FaultKind
 	Part string
-	// Other and Trouble are of FaultNetwork.
+	// Other and Trouble are only for FaultNetwork.
 	Other   string
 	Trouble Trouble
-	// Partition is of FaultLeader: whose leader it is.
+	// Partition is only for FaultLeader: the leader of this partition's stream is killed.
 	Partition int
 	For       time.Duration
 }
@@ -125,7 +128,7 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s for %v", what, f.For.Round(10*time.Millisecond))
 }
 
-// name is the fault's name without the number of the part.
+// name returns the fault's name without the number of the part.
 func (f Fault) name() string {
 	part, _, _ := strings.Cut(f.Part, "-")
 	if f.Kind != FaultNetwork {
@@ -135,7 +138,8 @@ func (f Fault) name() string {
 	return string(f.Trouble) + " " + part + "–" + other
 }
 
-// claims returns what no other fault may affect at the same time: parts by name or kind, networks, everything.
+// claims returns the resources that no other fault may affect at the same time: parts by name or kind, networks, or
+// everything.
 func (f Fault) claims() []string {
 	switch f.Kind {
 	default:
@@ -152,7 +156,7 @@ func (f Fault) claims() []string {
 	case FaultSlow:
 		return []string{"gateway", "network"}
 	case FaultFull:
-		return []string{f.Part, "history"} // an SQLite file belongs to the history service
+		return []string{f.Part, "history"} // a SQLite file belongs to the history service
 	case FaultPower:
 		return []string{everything}
 	}

@@ -17,20 +17,20 @@ import (
 )
 
 const (
-	// feedReader is the name of the cursors.
+	// feedReader is the reader name of the cursors.
 	feedReader = "torture"
 	feedPage   = 50
-	// feedWait is how long one call waits for the next event, feedTimeout how long it may take in all, feedPause how long a reader waits
-	// after a call that failed.
+	// feedWait is how long one call waits for the next event. feedTimeout is the time limit of a call. feedPause is the
+	// wait after a failed call.
 	feedWait    = time.Second
 	feedTimeout = 3 * time.Second
 	feedPause   = 100 * time.Millisecond
-	// feedLife is the longest time that a reader runs until it loses what it has not saved.
+	// feedLife is the longest time that a reader runs before it loses its unsaved position.
 	feedLife = 4 * time.Second
 )
 
-// feed is a reader of the feed of each partition, as an indexer is one: it keeps its cursor in the store and nothing else.
-// It dies now and then, sometimes between reading events and saving its cursor, and continues from the cursor.
+// feed is a reader of the feed of each partition, like an indexer. It keeps only its cursor, which is in the store. From
+// time to time it dies, sometimes between reading events and saving its cursor, and continues from the saved cursor.
 //
 //	load cursor ──▶ read ──▶ note ──▶ save cursor ──▶ read …        dies: load cursor
 //	                 └ fork: noted, save the last common position ─┘
@@ -59,13 +59,13 @@ func newFeed(record *Record, histories []*launch.Process) (*feed, error) {
 func (f *feed) run(ctx context.Context, partition uint32, random *rand.Rand) {
 	for ctx.Err() == nil {
 		life, cancel := context.WithTimeout(ctx, time.Duration(random.Int64N(int64(feedLife))))
-		_ = f.live(life, partition, random, false) // down, or dead
+		_ = f.live(life, partition, random, false) // the service is down, or the reader has died
 		cancel()
 		_ = launch.Sleep(ctx, feedPause)
 	}
 }
 
-// catchUp reads the feeds of all partitions to the end. No call may fail any more.
+// catchUp reads the feeds of all partitions to the end. All calls must succeed.
 func (f *feed) catchUp(ctx context.Context, partitions uint32) {
 	ctx, cancel := context.WithTimeout(ctx, live)
 	defer cancel()
@@ -77,7 +77,7 @@ func (f *feed) catchUp(ctx context.Context, partitions uint32) {
 	}
 }
 
-// live is one life of the reader; with finish it ends when it has read everything.
+// live runs the reader until it dies. If finish is set, it ends when it has read all events.
 func (f *feed) live(ctx context.Context, partition uint32, random *rand.Rand, finish bool) error {
 	history := pick(random, f.histories...)
 	after, err := f.cursor(ctx, history, partition)
@@ -124,7 +124,7 @@ func (f *feed) take(partition uint32, after *historyv1.Position, page *historyv1
 			Position: Position{after.GetEpoch(), after.GetSequence()}, Conversation: event.GetConversationId(), Seq: event.GetSeq(), Hash: hex.EncodeToString(event.GetHash()),
 		})
 	}
-	// All up to the watermark was seen, where nothing is left.
+	// If the page is the last one, all events up to the watermark were seen.
 	if mark := page.GetWatermark(); !page.GetMore() && mark.GetEpoch() > 0 && (after == nil || below(after, mark)) {
 		after = mark
 	}
@@ -153,7 +153,8 @@ func (f *feed) read(ctx context.Context, history historyv1.HistoryServiceClient,
 	return history.ReadFeed(ctx, request)
 }
 
-// save stores the reader's position. The beginning cannot be stored: the next life receives the fork again.
+// save stores the reader's position. The beginning of the feed cannot be stored; the reader then receives the fork again
+// in its next life.
 func (f *feed) save(ctx context.Context, history historyv1.HistoryServiceClient, partition uint32, position *historyv1.Position) error {
 	if position == nil {
 		return nil
@@ -166,7 +167,7 @@ func (f *feed) save(ctx context.Context, history historyv1.HistoryServiceClient,
 	return err
 }
 
-// forkOf is the fork that an error tells of; nil for none.
+// forkOf returns the fork in an error's details; nil if there is none.
 func forkOf(err error) *historyv1.Fork {
 	if err == nil {
 		return nil

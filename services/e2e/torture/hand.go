@@ -18,10 +18,11 @@ const (
 	handTimeout = 4 * time.Second
 )
 
-// byHand sends commands without the client, one on each connection: commands that the client would not send.
+// byHand sends commands without the Go client, each on a connection of its own. It can send commands that the client
+// would not send.
 type byHand struct {
 	*world
-	// name is that of the device.
+	// name is the name of the device.
 	name string
 }
 
@@ -43,7 +44,8 @@ func (h byHand) give(ctx context.Context, key Key, body *conversationv1.Body, at
 	}
 }
 
-// ask makes one connection and sends a command on it. An answer of the gateway itself says nothing about the command.
+// ask makes one connection and sends a command on it. If the gateway itself answers with an error, the state of the
+// command is unknown.
 func (h byHand) ask(ctx context.Context, key Key, body *conversationv1.Body, attempt uint32) (*conversationv1.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, handTimeout)
 	defer cancel()

@@ -18,17 +18,16 @@ type injector struct {
 	record   *Record
 	database *Database
 	volumes  volumes
-	slow     *slowReader // nil when there is none
-	versions *versions   // nil when all parts stay what they are
+	slow     *slowReader // nil if there is none
+	versions *versions   // nil if no part changes its version
 	// before is called before each fault.
 	before func(Fault)
-	// after is called with each fault when everything that it affected works again, and how long that took from the end of
-	// the fault.
+	// after is called when every part that a fault affected works again, with the time since the end of the fault.
 	after func(Fault, time.Duration)
-	// restart bounds the time until a part works again.
+	// restart is the time limit for a part to work again.
 	restart time.Duration
-	// shown means that each fault must have its intended effect: the refusal of a zombie's commit, the end of a slow
-	// connection. With several faults at a time, one may hide another.
+	// shown means that each fault must have its intended effect: a zombie's commit is refused, a slow connection is
+	// closed. If several faults occur at a time, one may hide the effect of another, so shown is false.
 	shown bool
 
 	claimed claims
@@ -36,16 +35,18 @@ type injector struct {
 	counts  Counts
 }
 
-// Counts count the effects of faults.
+// Counts counts the effects of faults.
 type Counts struct {
-	// Zombies is the number of batches of paused workers that were refused when they continued.
+	// Zombies is the number of batches that paused workers sent when they continued, and that were refused.
 	Zombies int `json:"zombie_commits_refused"`
-	// Slow are connections that were closed because their client did not read; SlowTold those whose client read the code that says so.
+	// Slow is the number of connections that were closed because their client did not read. SlowTold is the number of
+	// these connections whose client read the close code.
 	Slow     int `json:"slow_connections_closed"`
 	SlowTold int `json:"slow_connections_told"`
-	// Cut are connections that were reset in the network.
+	// Cut is the number of connections that were reset in the network.
 	Cut int `json:"connections_cut"`
-	// Powerless are losses of power; Survived is how many commands had been acknowledged by then and were all there again.
+	// Powerless is the number of power losses. Survived is the number of commands that had been acknowledged before a
+	// power loss and were still stored after it.
 	Powerless int `json:"power_losses"`
 	Survived  int `json:"acknowledged_before_power_losses"`
 }
@@ -56,14 +57,14 @@ func (i *injector) count(add func(*Counts)) {
 	add(&i.counts)
 }
 
-// Counts are those so far.
+// Counts returns the counts so far.
 func (i *injector) Counts() Counts {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.counts
 }
 
-// run carries out faults at their times after begun, and returns when every part works again. After the end of ctx no
+// run carries out each fault at its time after begun, and returns when every part works again. After ctx has ended, no
 // further fault begins.
 func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 	var going sync.WaitGroup
@@ -73,7 +74,7 @@ func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 		if launch.Sleep(ctx, time.Until(begun.Add(fault.At))) != nil {
 			return
 		}
-		// A restart may take longer than was guessed; then the next fault waits.
+		// A restart may take longer than assumed; then the next fault waits.
 		release, err := i.claimed.take(ctx, fault.claims())
 		if err != nil {
 			return
@@ -87,8 +88,8 @@ func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 	}
 }
 
-// lane carries out faults one after another, each after a pause and as soon as no other fault affects the same parts, until
-// next has no more or ctx ends.
+// lane carries out faults one after another until next returns no more or ctx ends. Before each fault it pauses, and
+// waits until no other fault affects the same parts.
 func (i *injector) lane(ctx context.Context, rest func() time.Duration, next func() (Fault, bool)) {
 	for {
 		fault, more := next()
@@ -104,7 +105,7 @@ func (i *injector) lane(ctx context.Context, rest func() time.Duration, next fun
 	}
 }
 
-// inflict carries out one fault, and returns when everything that it affected works again, or cannot be recovered.
+// inflict carries out one fault. It returns when all affected parts work again, or cannot be recovered.
 func (i *injector) inflict(ctx context.Context, fault Fault) {
 	i.before(fault)
 	begun := time.Now()
@@ -118,8 +119,8 @@ func (i *injector) inflict(ctx context.Context, fault Fault) {
 	i.after(fault, time.Since(ended))
 }
 
-// carryOut carries out the action of a fault. Its wait ends early with ctx; stopped parts are restarted with restart, even
-// after the end of ctx. It returns the time at which the fault itself was over.
+// carryOut carries out the action of a fault. Its wait ends early with ctx. Stopped parts are restarted with the context
+// restart, even after ctx has ended. It returns the time at which the fault itself ended.
 func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended time.Time, err error) {
 	switch fault.Kind {
 	case FaultNetwork:
@@ -167,8 +168,8 @@ func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended ti
 	return ended, i.again(restart, part)
 }
 
-// again starts a part, and waits until a NATS server has caught up: the next fault must not affect the only server with
-// data that this one lacks.
+// again starts a part, and waits until a NATS server has caught up: the next fault must not affect the only server that
+// has data which this one lacks.
 func (i *injector) again(ctx context.Context, part launch.Part) error {
 	if err := i.versions.restart(ctx, part); err != nil {
 		return err
@@ -179,7 +180,7 @@ func (i *injector) again(ctx context.Context, part launch.Part) error {
 	return nil
 }
 
-// clean checks that a part ends cleanly when it is asked to.
+// clean checks that a stopped part ended without an error.
 func (i *injector) clean(err error) {
 	if err != nil {
 		i.record.Violated(violation("clean stop", "%v", err))
@@ -196,7 +197,7 @@ func (i *injector) part(name string) launch.Part {
 	return nil
 }
 
-// parts finds all of a kind.
+// parts returns all parts of a kind.
 func (i *injector) parts(kind string) []launch.Part {
 	return slices.DeleteFunc(i.suite.Parts(), func(p launch.Part) bool {
 		of, _, _ := strings.Cut(p.Name(), "-")
@@ -204,17 +205,17 @@ func (i *injector) parts(kind string) []launch.Part {
 	})
 }
 
-// over reports whether the time is up.
+// over reports whether ctx has ended.
 func over(ctx context.Context) bool { return ctx.Err() != nil }
 
-// claims prevent concurrent faults that would affect the same part.
+// claims prevents concurrent faults that would affect the same part.
 type claims struct {
 	mu      sync.Mutex
 	held    []string
-	changed chan struct{} // closed when something is released; nil while nobody waits
+	changed chan struct{} // closed when claims are released; nil while nobody waits
 }
 
-// take waits until no other fault claims any of the parts, and claims them until release.
+// take waits until no other fault claims any of the wanted parts, and claims them until release is called.
 func (c *claims) take(ctx context.Context, wanted []string) (release func(), err error) {
 	for {
 		c.mu.Lock()
@@ -249,7 +250,7 @@ func (c *claims) release(names []string) {
 	}
 }
 
-// overlap reports whether two names of parts or kinds of parts have something in common.
+// overlap reports whether two names of parts, or of kinds of parts, have a part in common.
 func overlap(a, b string) bool {
 	kindA, _, oneA := strings.Cut(a, "-")
 	kindB, _, oneB := strings.Cut(b, "-")

@@ -12,17 +12,18 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// lateUser is a user whose commands are sent twice, through different gateways: the second time when they would be allowed.
+// lateUser is a user whose commands are sent twice through different gateways. At the time of the second copy, they would
+// be allowed.
 const lateUser = "latecomer"
 
 const latePause = 300 * time.Millisecond
 
-// latecomer is I13 under load. It speaks the protocol by hand, because a client of ours would not do this:
+// latecomer tests I13 under load. It uses the protocol without the Go client, which would not send these commands:
 //
-//	command, attempt 0   refused: no member
+//	command, attempt 0   refused: not a member
 //	the owner adds the user
 //	command, attempt 0   a late copy: refused as before
-//	command, attempt 1   the client has received the refusal and asks anew: committed
+//	command, attempt 1   the client has received the refusal and tries again: committed
 //	the owner removes the user
 type latecomer struct {
 	byHand
@@ -31,7 +32,7 @@ type latecomer struct {
 	order int
 }
 
-// run goes on until ctx ends; what has no answer by then is left.
+// run repeats the sequence until ctx ends. Commands without an answer are then given up.
 func (l *latecomer) run(ctx context.Context) {
 	for launch.Sleep(ctx, latePause) == nil {
 		if err := l.round(ctx); err != nil && ctx.Err() == nil {
@@ -60,7 +61,7 @@ func (l *latecomer) round(ctx context.Context) error {
 	return nil
 }
 
-// have makes the owner do something, and waits until it is done.
+// have sends a command of the owner, and waits until it is committed.
 func (l *latecomer) have(ctx context.Context, body *conversationv1.Body) error {
 	s, err := l.owner.send(l.id, body)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/skew"
 )
 
-// newUser is a user with a program of the next version.
+// newUser is a user whose program is of the next version.
 const newUser = "newcomer"
 
 const newPause = 300 * time.Millisecond
@@ -28,7 +28,7 @@ type newcomer struct {
 	committed int
 }
 
-// run goes on until ctx ends; what has no answer by then is left.
+// run sends messages until ctx ends. Messages without an answer are then given up.
 func (n *newcomer) run(ctx context.Context) {
 	for launch.Sleep(ctx, newPause) == nil {
 		n.order++
@@ -45,7 +45,7 @@ func (n *newcomer) run(ctx context.Context) {
 	}
 }
 
-// hinted returns a message with the field of the next version.
+// hinted returns a message with the field that the next version adds.
 func hinted(text string) *conversationv1.Body {
 	body := message(text)
 	field := protowire.AppendTag(nil, skew.HintField, protowire.BytesType)

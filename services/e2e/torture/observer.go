@@ -17,26 +17,26 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// observer uses the protocol without the client and reconnects repeatedly with its positions. It checks the gateway's
-// promise: on one connection a conversation continues exactly after the named position, without a hole; events may be sent
-// again. It never reads to fill a gap, so that no fault of the gateway is hidden.
+// observer uses the protocol without the Go client and reconnects repeatedly with its positions. It checks the gateway's
+// promise: on one connection, a conversation continues exactly after the position that the client named, without a hole;
+// events may be repeated. It never reads history to fill a gap, so it hides no fault of the gateway.
 type observer struct {
 	*world
 	reader Reader
 	codec  frame.Codec
 	random *rand.Rand
-	// stays means that it leaves its connections only when it must; gate, which may be nil, blocks it before it reads;
-	// ended, which may be nil, is called at the end of each connection.
+	// stays means that the observer ends a connection only when it must. gate blocks it before it reads; nil does not
+	// block. ended is called at the end of each connection; may be nil.
 	stays bool
 	gate  func(context.Context)
 	ended func(error)
 
 	mu sync.Mutex
-	// has is the received seq of each conversation, over all connections.
+	// has contains the received seq of each conversation, over all connections.
 	has map[string]uint64
-	// connections counts them.
+	// connections is the number of connections so far.
 	connections int
-	// leave ends the present connection, which online says is authenticated; nil while there is none.
+	// leave ends the present connection; nil if there is none. online is closed when it is authenticated.
 	leave  context.CancelFunc
 	online bool
 }
@@ -45,7 +45,8 @@ func newObserver(w *world, reader Reader, codec frame.Codec, seed uint64) *obser
 	return &observer{world: w, reader: reader, codec: codec, random: rand.New(rand.NewPCG(seed, 3)), has: map[string]uint64{}}
 }
 
-// run connects again and again until ctx ends, each time for a few seconds at most; with settle it stays once it is connected.
+// run connects repeatedly until ctx ends, for at most a few seconds each time. After settle is closed, it keeps its
+// connection.
 func (o *observer) run(ctx context.Context, settle <-chan struct{}) {
 	for ctx.Err() == nil {
 		stay, cancel := context.WithTimeout(ctx, 200*time.Millisecond+time.Duration(o.random.Int64N(int64(4*time.Second))))
@@ -107,7 +108,7 @@ func (o *observer) anew(ctx context.Context) error {
 	}
 }
 
-// positionOf returns how far a conversation was received; false if it is not known.
+// positionOf returns the received seq of a conversation; false if the conversation is not known.
 func (o *observer) positionOf(id string) (uint64, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -115,7 +116,7 @@ func (o *observer) positionOf(id string) (uint64, bool) {
 	return seq, known
 }
 
-// connection is one connection, until ctx ends or the gateway ends it.
+// connection runs one connection, until ctx ends or the gateway closes it.
 func (o *observer) connection(ctx context.Context) error {
 	token, err := o.token(o.reader.User)
 	if err != nil {
@@ -137,7 +138,7 @@ func (o *observer) connection(ctx context.Context) error {
 	o.connections++
 	for _, id := range slices.Sorted(maps.Keys(o.has)) {
 		seq := o.has[id]
-		// Sometimes it pretends to have lost the last events, like a device that was restored from an older copy.
+		// Sometimes the observer reports an older position, like a device that was restored from an older copy.
 		if o.random.IntN(4) == 0 {
 			seq -= min(seq, uint64(o.random.IntN(5)))
 		}
@@ -149,7 +150,7 @@ func (o *observer) connection(ctx context.Context) error {
 	if err := write(&clientv1.ClientFrame{Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: connect}}); err != nil {
 		return err
 	}
-	acks := o.stays || o.random.IntN(3) > 0 // one that never acknowledges gets everything again, and is closed in the end
+	acks := o.stays || o.random.IntN(3) > 0 // an observer that never acknowledges gets all events again, and is disconnected in the end
 	for {
 		if o.gate != nil {
 			o.gate(ctx)
@@ -180,17 +181,18 @@ func (o *observer) connection(ctx context.Context) error {
 	}
 }
 
-// link is the state of one connection, for checking the promise.
+// link is the state of one connection, for checking the gateway's promise.
 type link struct {
 	*observer
 	connected bool
 	resumed   map[string]uint64
-	// at is the last seq of each conversation on this connection; gone are those whose membership has ended on it.
+	// at contains the last seq of each conversation on this connection. gone contains the conversations whose membership
+	// has ended on it.
 	at   map[string]uint64
 	gone map[string]bool
 }
 
-// take checks one frame and records the observer's position; moved receives what is to be acknowledged.
+// take checks one frame and records the observer's position. It adds the positions to acknowledge to moved.
 func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[string]uint64) error {
 	switch m := f.GetMessage().(type) {
 	case *clientv1.ServerFrame_Connected:
@@ -252,7 +254,7 @@ func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[stri
 	return nil
 }
 
-// follow checks that a stretch continues or repeats what this connection has sent.
+// follow checks that a stretch continues or repeats the events sent on this connection.
 func (l *link) follow(id string, first, last uint64) error {
 	at, known := l.at[id]
 	switch {

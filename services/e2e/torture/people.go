@@ -13,7 +13,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// The people of a run.
+// The numbers of devices and conversations in a run.
 const (
 	peopleCount   = 12
 	groupCount    = 5
@@ -88,7 +88,7 @@ func (r *run) welcome(ctx context.Context, shared *world) error {
 	return err
 }
 
-// operators are the actors that are not clients: the eraser, and the reader of the feed.
+// operators makes the actors that are not clients: the eraser, and the readers of the feed.
 func (r *run) operators() (err error) {
 	if r.eraser, err = newEraser(&world{record: r.record}, r.suite.Deliveries); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (r *run) readFeeds(ctx context.Context) *sync.WaitGroup {
 	return readers
 }
 
-// slowPeople are a slow reader and a writer.
+// slowPeople makes a slow reader and a writer.
 func (r *run) slowPeople(ctx context.Context, shared *world) error {
 	talker, err := r.device(ctx, shared, Reader{"talker", "device0"}, frame.Proto)
 	if err != nil {
@@ -134,7 +134,7 @@ func (r *run) device(ctx context.Context, w *world, reader Reader, codec frame.C
 	return d, nil
 }
 
-// make makes a conversation, and waits for it.
+// make makes a conversation, and waits until it is committed.
 func (r *run) make(ctx context.Context, owner *device, body *conversationv1.Body) (id string, err error) {
 	s, err := owner.send("", body)
 	if err != nil {

@@ -16,19 +16,19 @@ import (
 
 // Content is the content of the database at one moment.
 type Content struct {
-	// Logs are all events of each conversation by rising seq, as far as the database's order goes.
+	// Logs contains all events of each conversation, in the order in which the database returns them by seq.
 	Logs map[string][]*conversationv1.Event
-	// Heads are the heads in the conversations' own rows.
+	// Heads contains the heads stored in the conversations' own rows.
 	Heads map[string]Head
-	// Views are the rows beside the logs.
+	// Views contains the rows of each conversation besides its log.
 	Views map[string]*Views
-	// Stays are all memberships by conversation, past ones included.
+	// Stays contains all memberships by conversation, including past ones.
 	Stays map[string][]Stay
-	// Places are the positions of all events by partition, epoch and sequence.
+	// Places contains the positions of all events by partition, epoch and sequence.
 	Places []Place
-	// Regressions are watermarks that moved back.
+	// Regressions describes watermarks that moved back.
 	Regressions []string
-	// DeadLetters are commands that were put aside.
+	// DeadLetters describes commands that became dead letters.
 	DeadLetters []string
 }
 
@@ -36,21 +36,21 @@ type Content struct {
 type Head struct {
 	Seq  uint64
 	Hash []byte
-	// Position is that of the event at Seq.
+	// Position is the position of the event at Seq.
 	Position Position
 }
 
-// Views are the rows of one conversation that follow from its log.
+// Views contains the rows of one conversation that can be computed from its log.
 type Views struct {
 	Name string
-	// Members are the seqs at which the present members became members.
+	// Members contains the seqs at which the memberships of the present members began.
 	Members map[ids.User]ids.Seq
-	// Messages are the view rows by the seq of the message.
+	// Messages contains the view rows by the seq of the message.
 	Messages  map[uint64]*historyv1.MessageRow
 	Reactions map[Reaction]uint64
 }
 
-// Reaction names a reaction; it stands for the seq of the event that added it.
+// Reaction identifies a reaction. It is the key for the seq of the event that added the reaction.
 type Reaction struct {
 	Target      uint64
 	User, Emoji string
@@ -65,16 +65,16 @@ type Position struct{ Epoch, Sequence uint64 }
 
 func (p Position) String() string { return fmt.Sprintf("(%d, %d)", p.Epoch, p.Sequence) }
 
-// Place says at which position of which partition an event is.
+// Place is the position of one event in its partition.
 type Place struct {
 	Partition uint32
 	Position  Position
-	// Conversation and Seq name the event.
+	// Conversation and Seq identify the event.
 	Conversation string
 	Seq          uint64
 }
 
-// of returns the views of a conversation, and creates them if necessary.
+// of returns the views of a conversation, and creates them if needed.
 func (c Content) of(conversation string) *Views {
 	views := c.Views[conversation]
 	if views == nil {
@@ -86,12 +86,12 @@ func (c Content) of(conversation string) *Views {
 	return views
 }
 
-// reading reads the database or one conversation of it.
+// reading reads the whole database or one conversation.
 type reading struct {
 	db interface {
 		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	}
-	// where is added to queries of tables with a column conversation_id.
+	// where is the condition that is added to queries of tables with a column conversation_id.
 	where string
 	args  []any
 }
@@ -133,7 +133,7 @@ func (r reading) events(ctx context.Context, c *Content) error {
 			event.PrevHash = chain.Zero
 		}
 		if len(event.GetCommitment()) == 0 && len(event.GetBody()) > 0 {
-			// It is stored only when it does not follow from salt and body.
+			// The commitment is stored only if it cannot be computed from salt and body.
 			commitment := chain.Commitment(event.GetSalt(), event.GetBody())
 			event.Commitment = commitment[:]
 		}
@@ -189,7 +189,7 @@ func (r reading) reactions(ctx context.Context, c *Content) error {
 
 func (r reading) deadLetters(ctx context.Context, c *Content) error {
 	if r.where != "" {
-		return nil // they are of no conversation
+		return nil // these tables do not belong to a conversation
 	}
 	return r.each(ctx, "SELECT partition, reason FROM dead_letters", func(scan func(...any) error) error {
 		var partition int

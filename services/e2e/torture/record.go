@@ -27,59 +27,59 @@ type Reader struct{ User, Device string }
 
 func (r Reader) String() string { return r.User + "/" + r.Device }
 
-// Attempt is a command as it was first submitted. It is recorded before anything is sent.
+// Attempt records the first submission of a command. It is recorded before the command is sent.
 type Attempt struct {
 	Key Key
-	// Body is its body, encoded canonically.
+	// Body is the command's body, canonically encoded.
 	Body []byte
-	// Device gave it, as the Order-th command of that device in that conversation.
+	// Device is the device that sent the command. Order counts the commands of that device in that conversation.
 	Device string
 	Order  int
-	// Newest is the highest attempt that was asked for: how many refusals of the command had been received by then.
+	// Newest is the highest attempt of the command that was sent. It is the number of refusals received before.
 	Newest uint32
 }
 
-// Answer is an answer, to the first submission or to a deliberate repetition.
+// Answer is the answer to the first submission of a command, or to a deliberate repetition.
 type Answer struct {
 	Key Key
-	// Asked and At are when the command was given to the outbox and when its answer came.
+	// Asked is when the command was put into the outbox. At is when its answer arrived.
 	Asked, At time.Time
-	// Seq is that of the committed event; 0 when it was refused with Code.
+	// Seq is the seq of the committed event; 0 if the command was refused with Code.
 	Seq      uint64
 	Repeated bool
 	Code     conversationv1.ErrorCode
-	// Attempt is how many refusals of the command had been received when it was given.
+	// Attempt is the number of refusals of the command that had been received when it was sent.
 	Attempt uint32
-	// Again means that the command was answered as committed before; OtherBody that it was submitted with another body
-	// then.
+	// Again means that the command had been answered as committed before. OtherBody means that the repetition had another
+	// body.
 	Again, OtherBody bool
 }
 
-// ItemKind is the type of an Item.
+// ItemKind is the kind of an Item.
 type ItemKind int
 
-// The things that a reader is shown of a conversation.
+// The kinds of items that a reader is shown of a conversation.
 const (
 	// ItemEvent is the event First.
 	ItemEvent ItemKind = iota
-	// ItemHidden stands for First to Last.
+	// ItemHidden is the hidden stretch First to Last.
 	ItemHidden
-	// ItemAttached means that the user became a member with First.
+	// ItemAttached means that the user became a member with the event First.
 	ItemAttached
-	// ItemDetached means that the membership ended with Last.
+	// ItemDetached means that the membership ended with the event Last.
 	ItemDetached
 	// ItemReopened means that the device's program was restarted with its saved positions.
 	ItemReopened
 )
 
-// Item is one thing that a reader was shown.
+// Item is an item that a reader was shown.
 type Item struct {
 	Kind         ItemKind
 	Conversation string
 	First, Last  uint64
-	// Hash is that of an event.
+	// Hash is the hash of an event.
 	Hash string
-	// Content is the digest of an event's body as it was shown; empty when it was shown as erased.
+	// Content is the digest of an event's body as it was shown; empty if it was shown as erased.
 	Content string
 }
 
@@ -89,17 +89,17 @@ func digest(body []byte) string {
 	return string(sum[:16])
 }
 
-// encoded is a body as a gateway admits it.
+// encoded returns a body in the encoding in which a gateway admits it.
 func encoded(body *conversationv1.Body) []byte {
 	bytes, err := conversation.EncodeBody(body)
 	if err != nil {
-		panic(err) // the load makes valid ones only
+		panic(err) // the load makes only valid bodies
 	}
 	return bytes
 }
 
-// content returns the digest of the part of a shown body that this version understands; empty if it was erased. The client
-// has checked the bytes themselves, and unknown fields do not reach the application in every codec.
+// content returns the digest of the part of a shown body that this version understands; empty if the body was erased. It
+// does not compare the bytes: the client has verified them, and not every codec passes unknown fields to the application.
 func content(body *conversationv1.Body) string {
 	if body == nil {
 		return ""
@@ -111,7 +111,7 @@ func content(body *conversationv1.Body) string {
 	return understood(bytes)
 }
 
-// understood is the digest of an encoded body without the fields that this version does not know.
+// understood returns the digest of an encoded body without the fields that this version does not know.
 func understood(encoded []byte) string {
 	known := &conversationv1.Body{}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(encoded, known); err != nil {
@@ -126,7 +126,7 @@ func understood(encoded []byte) string {
 
 // Violation is one broken promise.
 type Violation struct {
-	// Invariant is "I1" to "I13", or what else was broken: "witness", "watermark", "chain", "crash".
+	// Invariant is "I1" to "I13", or another broken promise: "witness", "watermark", "chain", "crash".
 	Invariant string `json:"invariant"`
 	What      string `json:"what"`
 }
@@ -137,15 +137,15 @@ func violation(invariant, format string, args ...any) Violation {
 	return Violation{Invariant: invariant, What: fmt.Sprintf(format, args...)}
 }
 
-// Record is everything that happened, in memory. It is safe for concurrent use while recording.
+// Record contains everything that happened, in memory. It is safe for concurrent use while recording.
 type Record struct {
 	mu         sync.Mutex
 	attempts   map[Key]Attempt
 	answers    []Answer
 	shown      map[Reader][]Item
 	observed   map[Reader][]Item
-	first      map[Key]uint64 // the seq of each committed command when it was first answered
-	refusals   map[Key]uint32 // 1 + the highest attempt of each command that was refused
+	first      map[Key]uint64 // by command, the seq in the first answer
+	refusals   map[Key]uint32 // by command, 1 + the highest attempt that was refused
 	fed        map[uint32][]Fed
 	forks      int
 	faults     []Interval
@@ -175,7 +175,7 @@ func (r *Record) Attempted(a Attempt) {
 	r.attempts[a.Key] = a
 }
 
-// Asked records that a command is submitted again after a refusal, before that is sent.
+// Asked records that a command is submitted again after a refusal. It is called before the command is sent.
 func (r *Record) Asked(key Key, attempt uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -184,8 +184,8 @@ func (r *Record) Asked(key Key, attempt uint32) {
 	r.attempts[key] = a
 }
 
-// Answered records an answer. A command that was committed twice, or after it was refused, is detected at once; and so is a
-// refusal that no command of the load should get.
+// Answered records an answer. It detects at once a command that was committed twice or after its refusal, and a refusal
+// that no command of the load may get.
 func (r *Record) Answered(a Answer) {
 	r.mu.Lock()
 	r.answers = append(r.answers, a)
@@ -209,7 +209,7 @@ func (r *Record) Answered(a Answer) {
 	}
 }
 
-// Fed notes an event that the reader of a partition's feed was given.
+// Fed records an event that the reader of a partition's feed received.
 func (r *Record) Fed(partition uint32, entry Fed) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -223,14 +223,15 @@ func (r *Record) Forked() {
 	r.forks++
 }
 
-// Shown notes what a reader was shown.
+// Shown records an item that a reader was shown.
 func (r *Record) Shown(reader Reader, item Item) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.shown[reader] = append(r.shown[reader], item)
 }
 
-// Observed notes an event or a hidden stretch that an observer was shown; with repeats, in whatever order its connections brought it.
+// Observed records an event or a hidden stretch that an observer was shown. It includes repeats, in the order of arrival
+// on the observer's connections.
 func (r *Record) Observed(reader Reader, item Item) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,10 +245,10 @@ func (r *Record) Fault(name string, from, to time.Time) {
 	r.faults = append(r.faults, Interval{name, from, to})
 }
 
-// maxViolations limits the violations that are kept: a broken build breaks its promises thousands of times.
+// maxViolations limits the number of violations that are kept: a broken build breaks its promises thousands of times.
 const maxViolations = 50
 
-// Violated notes broken promises.
+// Violated records broken promises.
 func (r *Record) Violated(violations ...Violation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -264,7 +265,7 @@ func (r *Record) Violated(violations ...Violation) {
 // Broken is closed when a promise was broken.
 func (r *Record) Broken() <-chan struct{} { return r.broken }
 
-// Violations are the broken promises so far.
+// Violations returns the broken promises so far.
 func (r *Record) Violations() []Violation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -275,17 +276,18 @@ func (r *Record) Violations() []Violation {
 type History struct {
 	Attempts map[Key]Attempt
 	Answers  []Answer
-	// Shown is what the devices' applications were shown, in order; Observed what observers were shown, with repeats.
+	// Shown contains the items that the devices' applications were shown, in order. Observed contains the items that
+	// observers were shown, with repeats.
 	Shown, Observed map[Reader][]Item
-	// Fed is what the readers of the feed were given, by partition, with repeats; nil when there were none. Forks is how often they were
-	// told that the log went back.
+	// Fed contains the events that readers of the feed received, by partition, with repeats; nil if there were no
+	// readers. Forks is how often they received a fork.
 	Fed   map[uint32][]Fed
 	Forks int
 
 	Faults []Interval
 }
 
-// History is what was recorded so far.
+// History returns the record so far.
 func (r *Record) History() History {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -310,7 +312,7 @@ func cloneItems(items map[Reader][]Item) map[Reader][]Item {
 	return all
 }
 
-// counts are for progress lines.
+// counts returns the figures for progress lines.
 func (r *Record) counts() (sent, committed, refused, shown int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

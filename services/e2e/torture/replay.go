@@ -17,12 +17,13 @@ import (
 type replayed struct {
 	state *conversation.State
 	views *Views
-	// erased says by which event the content of another one was erased, as far as the log says so.
+	// erased maps the seq of each event whose content was erased to the seq of the erasing event, as far as the log
+	// states it.
 	erased map[uint64]uint64
 }
 
-// replay rebuilds state and views from a log. The content that the log erases is already missing, so erasures change no row
-// here.
+// replay rebuilds state and views from a log. The stored log no longer contains the erased content, so an erasure changes
+// no rows here.
 func replay(log []*conversationv1.Event) *replayed {
 	r := &replayed{state: &conversation.State{}, views: newViews(), erased: map[uint64]uint64{}}
 	facts := conversation.NewFacts(nil)
@@ -57,8 +58,8 @@ func (r *replayed) carryOut(log []*conversationv1.Event, cause *conversationv1.E
 	}
 }
 
-// CheckReplay is I11: replaying a log gives the stored state and rows. And the events that the log erases are erased; no
-// others are.
+// CheckReplay checks I11: replaying a log gives the stored state and rows. It also checks that exactly the events are
+// erased that the log erases.
 func CheckReplay(_ History, c Content) (found []Violation) {
 	for _, id := range slices.Sorted(maps.Keys(c.Logs)) {
 		log := c.Logs[id]

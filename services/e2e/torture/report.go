@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Report is the verdict of one run, and its evidence.
+// Report is the verdict of one run, with its evidence.
 type Report struct {
 	Name      string `json:"name"`
 	Seed      uint64 `json:"seed"`
@@ -18,7 +18,7 @@ type Report struct {
 	Plan      Plan   `json:"plan"`
 	Lazy      Lazy   `json:"lazy,omitempty"`
 	Dir       string `json:"dir"`
-	// Skipped is why the run was not made; then it is neither green nor red.
+	// Skipped is why the run was not made; empty if it was made. A skipped run is neither green nor red.
 	Skipped string `json:"skipped,omitempty"`
 
 	Seconds   float64 `json:"seconds"`
@@ -29,51 +29,53 @@ type Report struct {
 	Events    int     `json:"events_stored"`
 	Logs      int     `json:"conversations"`
 	Repeats   int     `json:"repeats"`
-	// Conflicts are repetitions with another body, refused.
+	// Conflicts is the number of repetitions with another body, which were refused.
 	Conflicts int `json:"conflicts"`
-	// Resumed are connections of clients beyond their first.
+	// Resumed is the number of connections of clients after their first.
 	Resumed int `json:"resumed"`
 	Counts
-	// Erased are events whose content was erased, Fed events that readers of the feed were given, Forks how often those were told that the
-	// log went back, Snapshots conversations that were checked while they were written.
+	// Erased is the number of events whose content was erased. Fed is the number of events that readers of the feed
+	// received, Forks the number of forks they received. Snapshots is the number of conversations that were checked while
+	// they were written.
 	Erased    int `json:"events_erased"`
 	Fed       int `json:"events_fed"`
 	Forks     int `json:"feed_forks"`
 	Snapshots int `json:"snapshots"`
-	// Purged are commands that workers removed from streams, since they were last started.
+	// Purged is the number of commands that workers removed from streams, since their last start.
 	Purged int `json:"commands_purged"`
-	// Looks into the database at the moment of a sighting, and how many of them waited for the database.
+	// Looks is the number of reads of the database for sightings. LateLooks is how many of them waited for the database.
 	Looks     int `json:"looks"`
 	LateLooks int `json:"late_looks"`
-	// Rewinds are losses of the broker that workers noticed.
+	// Rewinds is how often workers noticed that the broker had lost messages.
 	Rewinds int `json:"rewinds"`
 
-	// Faults by what was done to what; Waits is the longest that a command given within the first second of one waited for its answer, as far
-	// as no other fault came near.
+	// Faults counts the faults by kind and part. Waits is the longest wait for an answer, for commands submitted within
+	// the first second of a fault, if no other fault was near.
 	Faults map[string]int     `json:"faults"`
 	Waits  map[string]float64 `json:"longest_wait_seconds"`
 
-	// After the last fault: seconds until a fresh message was committed everywhere, everything was answered, and everything was delivered and acknowledged.
+	// The seconds after the last fault until: a fresh message was committed in every conversation, all commands were
+	// answered, and all events were delivered and acknowledged.
 	LiveAfter      float64 `json:"live_after_seconds"`
 	AnsweredAfter  float64 `json:"answered_after_seconds"`
 	DeliveredAfter float64 `json:"delivered_after_seconds"`
-	// Roll is of a roll only.
+	// Roll is set only for a roll.
 	Roll *RollReport `json:"roll,omitempty"`
-	// Versions is of a run that mixes versions only.
+	// Versions is set only for a run that mixes versions.
 	Versions *VersionReport `json:"versions,omitempty"`
 
-	// Costs are what services held before they had clients and after.
+	// Costs are the resources that services used before they had clients and after.
 	Costs []Costs `json:"costs"`
 
 	Violations []Violation `json:"violations"`
-	// Noticed is what a negative control found to be lost; empty for other runs.
+	// Noticed is the lost data that a negative control detected; empty for other runs.
 	Noticed []Violation `json:"noticed,omitempty"`
 }
 
-// Green tells that the run was made and no promise was broken.
+// Green reports whether the run was made and no promise was broken.
 func (r *Report) Green() bool { return r.Skipped == "" && len(r.Violations) == 0 }
 
-// Verdict is "green", "RED" or "skipped".
+// Verdict returns "green", "RED" or "skipped".
 func (r *Report) Verdict() string {
 	switch {
 	case r.Skipped != "":
@@ -85,7 +87,7 @@ func (r *Report) Verdict() string {
 	}
 }
 
-// Invariants names what was broken, each once.
+// Invariants lists the broken invariants, each once.
 func (r *Report) Invariants() string {
 	broken := map[string]bool{}
 	for _, v := range r.Violations {
@@ -94,7 +96,7 @@ func (r *Report) Invariants() string {
 	return strings.Join(slices.Sorted(maps.Keys(broken)), " ")
 }
 
-// stored records the content of the database.
+// stored records figures of the database's content.
 func (r *Report) stored(h History, c Content) {
 	r.Logs, r.Forks = len(c.Logs), h.Forks
 	for _, log := range c.Logs {
@@ -143,7 +145,8 @@ func (r *Report) finish(violations []Violation, h History, took time.Duration) {
 	}
 }
 
-// another tells whether another fault than the i-th lies near its beginning or before an answer.
+// another reports whether another fault overlaps the time from the i-th fault's beginning to the answer, or ended within
+// a second before it.
 func (h History) another(i int, answered time.Time) bool {
 	for j, other := range h.Faults {
 		if j != i && other.From.Before(answered) && other.To.Add(time.Second).After(h.Faults[i].From) {
@@ -153,7 +156,7 @@ func (h History) another(i int, answered time.Time) bool {
 	return false
 }
 
-// Print writes the report for a person.
+// Print writes the report as readable text.
 func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s: %s, %d NATS server(s), seed %d, %.0f s\n", r.Name, r.Store, r.NATSNodes, r.Seed, r.Seconds)
 	if r.Skipped != "" {

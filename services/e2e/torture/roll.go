@@ -18,60 +18,65 @@ import (
 
 // RollConfig configures a roll of all gateways.
 type RollConfig struct {
-	// Dir gets data and logs.
+	// Dir is the directory for data and logs.
 	Dir      string
 	Binaries launch.Binaries
-	// Next are the programs of the next version, which some of the gateways become; nil mixes nothing.
+	// Next are the programs of the next version, which some gateways become; nil does not mix versions.
 	Next launch.Binaries
-	// Clients are connected while it goes on, spread over so many Gateways.
+	// Clients is the number of clients that stay connected during the roll. Gateways is the number of gateways over which
+	// they are distributed.
 	Clients, Gateways int
 	Seed              uint64
 }
 
 const (
-	// rollSenders write, through the Go client; everybody else listens, through connections that cost little.
+	// rollSenders is the number of clients that write, through the Go client. All other clients listen, through cheap
+	// connections.
 	rollSenders = 20
-	rollGroup   = 9 // listeners of one group
-	// rollRate is how many messages per second all senders write together.
+	rollGroup   = 9 // listeners per group
+	// rollRate is the number of messages per second of all senders together.
 	rollRate = 100
 	// rollCalm is how long the system is observed before the roll, for comparison.
 	rollCalm = 5 * time.Second
-	// awayDelay is up to how long the gateway asks those to wait that it sends away; the cheap connections do not read how long each.
+	// awayDelay is the assumed maximum delay that a gateway requests from a client that it sends away: the cheap
+	// connections do not read the actual delay.
 	awayDelay = time.Second
 	rollSetup = 3 * time.Minute
 )
 
-// RollReport contains the effects of a roll on clients and on the history service.
+// RollReport describes the effects of a roll on clients and on the history service.
 type RollReport struct {
 	Clients   int     `json:"clients"`
 	Gateways  int     `json:"gateways"`
 	Seconds   float64 `json:"seconds"`
 	DrainRate int     `json:"drain_rate_per_second"`
-	// SentAway are connections that were closed with the code that says to go elsewhere, Dropped those that ended without it; PeakAway and
-	// PeakBack are the most of a second that were sent away and that came back.
+	// SentAway is the number of connections closed with the code that asks clients to reconnect elsewhere. Dropped is the
+	// number of connections that ended without it. PeakAway and PeakBack are the largest numbers of clients per second
+	// that were sent away and that came back.
 	SentAway int `json:"sent_away"`
 	Dropped  int `json:"dropped"`
 	PeakAway int `json:"peak_sent_away_per_second"`
 	Back     int `json:"came_back"`
 	PeakBack int `json:"peak_came_back_per_second"`
-	// Calm and Rolling are calls of the history a second by operation, before and during the roll.
+	// Calm and Rolling are the calls of the history service per second, by operation, before and during the roll.
 	Calm    map[string]float64 `json:"history_calls_calm"`
 	Rolling map[string]float64 `json:"history_calls_rolling"`
 	Repeats uint64             `json:"events_repeated"`
 }
 
-// drainRate is what the gateways are configured to: all of 5,000 clients within ten seconds.
+// drainRate is the configured drain rate of the gateways: 5,000 clients within ten seconds.
 func (c RollConfig) drainRate() int { return max(100, c.Clients/10) }
 
-// roll is a run whose only fault is a roll.
+// rolling is a run whose only fault is a roll.
 type rolling struct {
 	*run
 	cfg   RollConfig
 	crowd *crowd
 }
 
-// Roll replaces all gateways, one after the other, under connected clients while messages flow, an operator erases, and readers of
-// the feed come and go: nothing may be lost or doubled, and the clients that are sent away come back at the rate that is configured.
+// Roll replaces all gateways one after another while clients are connected, messages are sent, an operator erases, and
+// readers of the feed restart. Nothing may be lost or doubled, and the clients that are sent away must come back at the
+// configured rate.
 func Roll(ctx context.Context, cfg RollConfig, out io.Writer) (*Report, error) {
 	if err := allowFiles(uint64(cfg.Clients) + 2000); err != nil {
 		return nil, err
@@ -142,7 +147,7 @@ func (r *rolling) carryOut(ctx context.Context) (err error) {
 	return r.conclude(ctx)
 }
 
-// perform gathers the clients, rolls the gateways under them, and waits until everybody has everything.
+// perform connects the clients, rolls the gateways, and waits until all clients have all events.
 func (r *rolling) perform(ctx context.Context) error {
 	gathering, cancel := context.WithTimeout(ctx, rollSetup)
 	defer cancel()
@@ -194,12 +199,12 @@ func (r *rolling) perform(ctx context.Context) error {
 	return nil
 }
 
-// gather opens the senders and lets them make groups of listeners.
+// gather opens the senders, which make groups of listeners.
 func (r *rolling) gather(ctx context.Context) error {
 	r.dialer = newDialer(r.suite.URLs, r.Seed, nil)
 	shared := &world{record: r.record, witness: r.witness, dialer: r.dialer, token: r.suite.Token}
 	for n := range rollSenders {
-		// Not bound to ctx, which is only the time for gathering: they live until they are closed.
+		// Not bound to ctx, which is only for gathering: the devices live until they are closed.
 		if _, err := r.device(context.WithoutCancel(ctx), shared, Reader{fmt.Sprintf("sender%d", n), "device0"}, frame.Proto); err != nil {
 			return err
 		}
@@ -209,7 +214,7 @@ func (r *rolling) gather(ctx context.Context) error {
 		for n := first; n < min(first+rollGroup, r.cfg.Clients); n++ {
 			members = append(members, fmt.Sprintf("listener%d", n))
 		}
-		// Several at a time, each its sender's turn.
+		// Several groups are made at a time, by the senders in turn.
 		id, err := r.make(ctx, r.devices[first/rollGroup%rollSenders], group("group of "+members[0], members...))
 		if err != nil {
 			return err
@@ -225,7 +230,7 @@ func (r *rolling) gather(ctx context.Context) error {
 	return nil
 }
 
-// write has one sender write to its groups in turn until ctx ends.
+// write makes one sender write to its groups in turn until ctx ends.
 func (r *rolling) write(ctx context.Context, d *device, groups []string, sender int) {
 	var own []string
 	for n, id := range groups {
@@ -270,10 +275,10 @@ func (r *rolling) roll(ctx context.Context) error {
 	return nil
 }
 
-// operationOf finds the operation that a count of calls of the history is about.
+// operationOf matches the operation in the name of a metric that counts calls of the history service.
 var operationOf = regexp.MustCompile(`^runnel_history_operation_seconds_count\{.*operation="([a-z_]+)"`)
 
-// reads counts the calls of the history by operation.
+// reads returns the number of calls of the history service by operation.
 func (r *rolling) reads(ctx context.Context) map[string]float64 {
 	calls := map[string]float64{}
 	for _, p := range r.suite.Histories {
@@ -287,7 +292,7 @@ func (r *rolling) reads(ctx context.Context) map[string]float64 {
 	return calls
 }
 
-// rate returns the calls per second since begun, and the counts to continue from.
+// rate returns the calls per second since begun, and the present counts for the next call.
 func (r *rolling) rate(ctx context.Context, before map[string]float64, begun time.Time) (perSecond, now map[string]float64) {
 	now, perSecond = r.reads(ctx), map[string]float64{}
 	for operation, calls := range now {
@@ -298,7 +303,7 @@ func (r *rolling) rate(ctx context.Context, before map[string]float64, begun tim
 	return perSecond, now
 }
 
-// allowFiles raises the bound of open files, for this process and those that it starts.
+// allowFiles raises the limit of open files, for this process and the processes that it starts.
 func allowFiles(need uint64) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -24,73 +24,75 @@ type Plan string
 const (
 	// PlanRandom kills, stops and pauses parts at random times.
 	PlanRandom Plan = "random"
-	// PlanTour has each kind of fault once, one after the other: see Tour. It wants PostgreSQL and a cluster of NATS servers.
+	// PlanTour has each kind of fault once, one after another: see Tour. It requires PostgreSQL and a cluster of NATS
+	// servers.
 	PlanTour Plan = "tour"
-	// PlanGrandTour is a longer one: see GrandTour.
+	// PlanGrandTour is a longer tour: see GrandTour.
 	PlanGrandTour Plan = "grand-tour"
-	// PlanMix draws from all kinds, two at a time: see Mix. It wants PostgreSQL.
+	// PlanMix draws faults of all kinds, two at a time: see Mix. It requires PostgreSQL.
 	PlanMix Plan = "mix"
-	// PlanOutages has full disks and losses of power: see Outages. It needs Linux and root, as PlanPower does.
+	// PlanOutages has full disks and power losses: see Outages. Like PlanPower, it requires Linux and root.
 	PlanOutages Plan = "outages"
-	// PlanPower is one loss of power of everything.
+	// PlanPower is one power loss of all volumes.
 	PlanPower Plan = "power"
-	// PlanWipe has NATS lose its store, again and again: see Wipes. It wants a single NATS server.
+	// PlanWipe makes NATS lose its store repeatedly: see Wipes. It requires a single NATS server.
 	PlanWipe Plan = "wipe"
 )
 
-// Lazy is the part that acknowledges data that it has not synced: the negative control of a loss of power.
+// Lazy is a part that acknowledges data without syncing it. Such a run is the negative control for power losses.
 type Lazy string
 
 // The lazy parts.
 const (
 	LazyNobody   Lazy = ""
-	LazyDatabase Lazy = "database" // for SQLite the history service must be built with its bug
+	LazyDatabase Lazy = "database" // with SQLite, the history service must be built with the bug
 	LazyNATS     Lazy = "nats"
 )
 
 // Config configures one run.
 type Config struct {
-	// Name distinguishes it from others.
+	// Name distinguishes the run from others.
 	Name string
-	// Dir gets data and logs.
+	// Dir is the directory for data and logs.
 	Dir string
-	// Binaries are the programs, built with whatever tags.
+	// Binaries are the programs, built with any tags.
 	Binaries launch.Binaries
-	// Next are the programs of the next version. A part that is started again becomes one of them or of Binaries. Nil mixes nothing;
-	// negative controls never do.
+	// Next are the programs of the next version. A part that is restarted becomes one of Next or of Binaries. If Next is
+	// nil, versions are not mixed. Negative controls never mix versions.
 	Next  launch.Binaries
 	Store launch.Store
 	// NATSNodes is 1 or 3.
 	NATSNodes int
 	// Plan defaults to PlanRandom.
 	Plan Plan
-	// Duration is how long load and faults go on, for plans that do not end by themselves.
+	// Duration is how long load and faults continue, for plans without an end of their own.
 	Duration time.Duration
 	// Seed determines the faults and the load. The result also depends on the machine.
 	Seed uint64
-	// Wipe lets NATS lose its store now and then, on a single node; PlanRandom only.
+	// Wipe makes NATS lose its store from time to time, on a single server; only for PlanRandom.
 	Wipe bool
-	// StreamBytes is the size of each partition's stream. Defaults to 1 MiB: so small that committed commands must make room.
+	// StreamBytes is the size of each partition's stream. Defaults to 1 MiB, which is so small that committed commands
+	// must be purged.
 	StreamBytes int64
 	// Lazy makes the run a negative control: it is green if the loss caused by the lazy part was detected.
 	Lazy Lazy
-	// FailFast ends the run with the first broken promise.
+	// FailFast ends the run at the first broken promise.
 	FailFast bool
 }
 
-// profiles writes profiles of processes that do not become idle.
+// profiles is the flag for profiles of processes, which are kept if a process does not become idle.
 const profiles = "--admin.pprof"
 
-// toured reports whether each kind of fault comes alone, and must have its intended effect.
+// toured reports whether the faults come one at a time, so that each must have its intended effect.
 func (c Config) toured() bool { return c.Plan == PlanTour || c.Plan == PlanGrandTour }
 
-// proxied reports whether the network can fail.
+// proxied reports whether the plan disturbs the network.
 func (c Config) proxied() bool { return c.toured() || c.Plan == PlanMix }
 
 // mixes reports whether parts of two versions run together.
 func (c Config) mixes() bool { return c.Next != nil && c.Lazy == LazyNobody }
 
-// volumes are the parts whose data lies on file systems that can fail.
+// volumes returns the parts whose data must be on file systems that can fail.
 func (c Config) volumes() []string {
 	if c.Plan != PlanOutages && c.Plan != PlanPower {
 		return nil
@@ -102,16 +104,16 @@ func (c Config) volumes() []string {
 	return parts
 }
 
-// Limits of a run's waits. Durations are reported; only these generous limits are asserted.
+// Time limits of a run's waits. Durations are only reported; the limits are generous.
 const (
-	live       = 30 * time.Second // until everything works again after the last fault
-	restarting = 60 * time.Second // until a part answers that was started again
-	giveUp     = 15 * time.Second // until a database counts as destroyed that was lazy
+	live       = 30 * time.Second // until all parts work again after the last fault
+	restarting = 60 * time.Second // until a restarted part answers
+	giveUp     = 15 * time.Second // until the database of a lazy part counts as destroyed
 	setup      = 90 * time.Second
-	longest    = 10 * time.Minute // for a plan that ends by itself
+	longest    = 10 * time.Minute // for a plan with an end of its own
 )
 
-// run is one run.
+// run is the state of one run.
 type run struct {
 	Config
 	out      io.Writer
@@ -123,24 +125,24 @@ type run struct {
 	suite    *launch.Suite
 	disks    volumes
 	report   *Report
-	versions *versions // nil when none are mixed
+	versions *versions // nil if versions are not mixed
 
 	dialer    *dialer
 	devices   []*device
 	observers []*observer
 	slow      *slowReader
-	// groups are the first conversations, made before anything goes wrong.
+	// groups are the first conversations, made before the first fault.
 	groups    []*churn
 	latecomer *latecomer
-	newcomer  *newcomer // nil when no versions are mixed
+	newcomer  *newcomer // nil if versions are not mixed
 	eraser    *eraser
 	feed      *feed
-	// genuine is how many promises were broken before the loss of power of a negative control.
+	// genuine is the number of promises broken before the power loss of a negative control.
 	genuine int
 }
 
-// Run starts everything, tortures it, and gives the verdict. The error is about the run itself: what it found is in the report.
-// ErrSkipped says that it cannot be made here. Progress goes to out.
+// Run starts all parts, tortures them, and gives the verdict. The report contains all findings; an error means that the
+// run itself failed. ErrSkipped means that the run cannot be made on this machine. Progress is written to out.
 func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err error) {
 	if cfg.Plan == "" {
 		cfg.Plan = PlanRandom
@@ -154,7 +156,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 			Name: cfg.Name, Seed: cfg.Seed, Store: string(cfg.Store), NATSNodes: cfg.NATSNodes, Plan: cfg.Plan, Lazy: cfg.Lazy, Dir: cfg.Dir,
 		},
 	}
-	// Whatever happens, the processes end first, then their file systems are removed.
+	// In any case, the processes end first; then their file systems are removed.
 	defer func() { err = errors.Join(err, r.disks.unmount()) }()
 	if err := r.start(ctx); err != nil {
 		return nil, err
@@ -185,7 +187,8 @@ func (r *run) start(ctx context.Context) (err error) {
 				"--gateway.heartbeat=2s", "--gateway.ack-timeout=3s", "--gateway.command-rate-per-user=200", "--gateway.add-rate-per-user=10000", "--gateway.read-rate-per-user=10000", "--gateway.send-queue-bytes=65536",
 				profiles,
 			},
-			// So short that the broker does not hide commands given twice from the store's unique key.
+			// So short that the broker soon forgets command ids, and the store's unique key must detect repeated
+			// commands.
 			launch.Delivery: {
 				"--nats.duplicate-window=1s", "--nats.max-bytes=" + strconv.FormatInt(r.StreamBytes, 10), "--delivery.purge-interval=1s", profiles,
 			},
@@ -238,10 +241,10 @@ func names(parts []launch.Part) []string {
 	return all
 }
 
-// carryOut is the run itself, between start and verdict.
+// carryOut makes the run, between start and verdict.
 func (r *run) carryOut(ctx context.Context) error {
 	r.warm(ctx)
-	// life is that of the clients; it ends after the load.
+	// life is the context of the clients; it ends after the load.
 	life, end := context.WithCancel(ctx)
 	defer end()
 	var watching sync.WaitGroup
@@ -295,10 +298,10 @@ func (r *run) carryOut(ctx context.Context) error {
 	return r.conclude(ctx)
 }
 
-// conclude stops the services and compares what was recorded with what is stored.
+// conclude stops the services and compares the record with the stored data.
 func (r *run) conclude(ctx context.Context) error {
 	r.cool(ctx)
-	// cool has told of those that do not answer.
+	// cool has reported the gateways that do not answer.
 	for _, p := range r.suite.Gateways {
 		metrics, _ := p.Metrics(ctx)
 		if forks := metrics["runnel_gateway_forks_total"]; forks > 0 {
@@ -314,7 +317,7 @@ func (r *run) conclude(ctx context.Context) error {
 	if err := r.stopServices(); err != nil {
 		r.record.Violated(violation("clean stop", "%v", err))
 	}
-	r.database.Close() // connections from before a restart of the database
+	r.database.Close() // these connections are from before a restart of the database
 	content, err := r.database.Content(ctx)
 	if err != nil {
 		return fmt.Errorf("read the database in the end: %w", err)
@@ -331,7 +334,7 @@ func (r *run) conclude(ctx context.Context) error {
 	return nil
 }
 
-// stopped reports whether the run should end: it is interrupted, one broken promise was enough, or a negative control has
+// stopped reports whether the run should end: it was interrupted, a broken promise ends it, or a negative control has
 // lost its data.
 func (r *run) stopped(ctx context.Context) bool {
 	if ctx.Err() != nil {
@@ -345,11 +348,11 @@ func (r *run) stopped(ctx context.Context) bool {
 	}
 }
 
-// failFast reports whether the first broken promise ends the run. After a lazy database has lost data, everything later is
-// wrong.
+// failFast reports whether the first broken promise ends the run. It does after a lazy database has lost data, because
+// everything later is then wrong.
 func (r *run) failFast() bool { return r.FailFast || r.Lazy == LazyDatabase }
 
-// resumed counts the connections of clients beyond their first.
+// resumed returns the number of connections of clients after their first.
 func (r *run) resumed() int {
 	connections := r.dialer.connections()
 	if r.slow != nil {
@@ -358,7 +361,7 @@ func (r *run) resumed() int {
 	return max(0, connections-len(r.devices)-len(r.observers))
 }
 
-// torture puts load on the suite and inflicts faults on it, until the plan or its time is at its end.
+// torture puts load on the suite and inflicts faults on it, until the plan or its time ends.
 func (r *run) torture(ctx context.Context) {
 	duration := r.Duration
 	if r.Plan != PlanRandom && r.Plan != PlanMix {
@@ -408,7 +411,7 @@ func (r *run) inflict(ctx context.Context) {
 	}
 	parts := names(r.suite.Parts())
 	rest := func() time.Duration { return 700 * time.Millisecond }
-	// Made without syncing, as tests' databases are.
+	// The files were written without syncing, like databases of tests.
 	if err := r.disks.sync(); err != nil {
 		r.record.Violated(violation("I9", "%v", err))
 		return
@@ -419,7 +422,7 @@ func (r *run) inflict(ctx context.Context) {
 		if r.Plan == PlanGrandTour {
 			faults = GrandTour
 		}
-		// So far apart that the effect of each fault on waits can be distinguished.
+		// The interval is long enough to distinguish the effects of the faults on waits.
 		i.lane(ctx, func() time.Duration { return 1100 * time.Millisecond }, list(faults(r.random)))
 	case PlanWipe:
 		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list(Wipes()))
@@ -475,8 +478,8 @@ func (r *run) progress(ctx context.Context) {
 	}
 }
 
-// watchWatermarks reports a watermark that went back as soon as the database records it, so that a run with FailFast can
-// end.
+// watchWatermarks reports a watermark that went back as soon as the database has recorded it, so that a run with FailFast
+// can end.
 func (r *run) watchWatermarks(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
@@ -485,7 +488,7 @@ func (r *run) watchWatermarks(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			regressions, _ := r.database.Regressions(ctx) // when it is down, the next time
+			regressions, _ := r.database.Regressions(ctx) // while the database is down, the error is ignored
 			for _, regression := range regressions {
 				r.record.Violated(wentBack(regression))
 			}
@@ -498,7 +501,7 @@ func (r *run) sayf(format string, args ...any) {
 }
 
 func (r *run) stopServices() error {
-	// The database outlives the services: what they stored is read from it.
+	// Do not stop the database: the stored data is read from it afterwards.
 	for _, p := range slices.Concat(r.suite.Gateways, r.suite.Deliveries, r.suite.Histories, r.suite.NATS) {
 		if err := p.Stop(); err != nil {
 			return err
@@ -507,7 +510,7 @@ func (r *run) stopServices() error {
 	return nil
 }
 
-// rewinds counts how often workers noticed that the broker lost the end of a stream, or all of it.
+// rewinds returns how often workers noticed that the broker had lost the end of a stream, or the whole stream.
 func (r *run) rewinds() (count int) {
 	for _, p := range r.suite.Deliveries {
 		log := filepath.Join(r.Dir, p.Name()+".log")

@@ -8,16 +8,16 @@ import (
 
 // Limits of a schedule.
 const (
-	maxDown      = 2 // parts that are down or paused at a time
+	maxDown      = 2 // parts that may be down or paused at a time
 	firstFault   = 3 * time.Second
 	maxPause     = 6 * time.Second
 	maxDowntime  = 2 * time.Second
-	restartGuess = 1500 * time.Millisecond // time until a restarted part is assumed to work
+	restartGuess = 1500 * time.Millisecond // assumed time until a restarted part works
 )
 
-// Schedule draws faults from a source of random numbers, by rising time. The first ones are always the same scenarios, each
-// of which reveals a planted bug: a paused store (acks must not run ahead), a paused worker that comes back as a zombie, a
-// killed gateway and a killed worker. With the stopped store after them, every kind of part is restarted.
+// Schedule draws faults from a random source, by rising time. The first faults are always the same scenarios. Each
+// scenario reveals a planted bug: a paused store (acks must not run ahead), a paused worker that continues as a zombie, a
+// killed gateway and a killed worker. A stop of the store follows, so that every kind of part is restarted.
 func Schedule(random *rand.Rand, parts []string, duration time.Duration, wipe bool) []Fault {
 	var faults []Fault
 	at := firstFault
@@ -55,7 +55,7 @@ func Schedule(random *rand.Rand, parts []string, duration time.Duration, wipe bo
 	return faults
 }
 
-// fits reports whether a fault leaves enough parts up, and its own part was up before.
+// fits reports whether the fault leaves enough parts up, and whether its own part is up at that time.
 func fits(faults []Fault, f Fault) bool {
 	down := 0
 	for _, other := range faults {

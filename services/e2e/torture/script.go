@@ -10,15 +10,16 @@ import (
 )
 
 const (
-	// zombiePause is well beyond the lease of a partition, 2 s, with time for the others to go on.
+	// zombiePause is well above the lease of a partition, 2 s, so that other workers have time to continue.
 	zombiePause = 4 * time.Second
-	// shortest and longest bound how long a network is disturbed. Services notice within seconds that the other side is
-	// gone, or never.
+	// shortestTrouble and longestTrouble bound the duration of a network disturbance. Services notice within seconds that
+	// the other side is gone, or never.
 	shortestTrouble = time.Second
 	longestTrouble  = 6 * time.Second
 )
 
-// wires are the pairs of parts that communicate. One of several parts is named where the others must be able to continue.
+// wires are the pairs of parts that communicate. If only one of several parts is listed, the other parts must be able to
+// continue.
 var wires = [][2]string{
 	{"gateway-0", "nats"},
 	{"delivery-1", "nats"},
@@ -33,7 +34,7 @@ var wires = [][2]string{
 	{launch.Clients, "gateway"},
 }
 
-// network is a disturbance between two parts; a reset is over at once.
+// network returns a disturbance between two parts. A reset has no duration.
 func network(a, b string, trouble Trouble, d time.Duration) Fault {
 	if trouble == TroubleReset {
 		d = 0
@@ -41,10 +42,10 @@ func network(a, b string, trouble Trouble, d time.Duration) Fault {
 	return Fault{Kind: FaultNetwork, Part: a, Other: b, Trouble: trouble, For: d}
 }
 
-// Tour has each kind of fault once, in an order that a seed decides: the faults that need a cluster of NATS servers, PostgreSQL, several of
-// everything and proxies.
+// Tour returns each kind of fault once, in an order determined by a seed. The faults require a cluster of NATS servers,
+// PostgreSQL, several parts of each kind and proxies.
 func Tour(random *rand.Rand) []Fault {
-	// For each part of a message's path, one of the ways to lose the connection; the seed decides which.
+	// For each step of a message's path, one way to lose the connection; the seed decides which.
 	trouble := func(a, b string) Fault { return network(a, b, pick(random, Troubles...), 1500*time.Millisecond) }
 	tour := []Fault{
 		{Kind: FaultLeader, Part: "nats", Partition: random.IntN(partitions), For: 500 * time.Millisecond},
@@ -66,8 +67,8 @@ func Tour(random *rand.Rand) []Fault {
 	return tour
 }
 
-// GrandTour is a tour with what takes longer: trouble on every wire, the NATS servers rolled and sent into lame-duck mode, both
-// ways of restarting PostgreSQL.
+// GrandTour returns a tour with longer faults: trouble on every connection, NATS servers rolled and put into lame-duck
+// mode, and both ways of restarting PostgreSQL.
 func GrandTour(random *rand.Rand) []Fault {
 	tour := append(
 		Tour(random),
@@ -84,7 +85,7 @@ func GrandTour(random *rand.Rand) []Fault {
 	return tour
 }
 
-// Outages are losses of power and full disks, one after the other.
+// Outages returns power losses and full disks, one after another.
 func Outages(random *rand.Rand, store launch.Store, nodes int) []Fault {
 	database := string(store)
 	full := func(part string) Fault {
@@ -102,13 +103,14 @@ func Outages(random *rand.Rand, store launch.Store, nodes int) []Fault {
 	return outages
 }
 
-// Wipes are losses of all data of a single NATS server, with kills of the parts that must continue from the database.
+// Wipes returns losses of all data of a single NATS server, with kills of the parts that must continue from the database.
 func Wipes() []Fault {
 	wipe := Fault{Kind: FaultWipe, Part: "nats-0", For: 300 * time.Millisecond}
 	return []Fault{wipe, {Kind: FaultKill, Part: "delivery-0"}, wipe, {Kind: FaultKill, Part: "history-0"}, wipe}
 }
 
-// Mix draws faults without end for a system of these parts. Two lanes of it go on at a time, so that one fault meets another.
+// Mix draws an endless series of faults for a system with these parts. Two lanes carry out such a series concurrently, so
+// that faults overlap.
 func Mix(random *rand.Rand, parts []string) func() (Fault, bool) {
 	nodes := 0
 	for _, part := range parts {
@@ -149,7 +151,7 @@ func Mix(random *rand.Rand, parts []string) func() (Fault, bool) {
 	}
 }
 
-// list gives faults one after the other.
+// list returns a function that returns the faults one after another.
 func list(faults []Fault) func() (Fault, bool) {
 	return func() (Fault, bool) {
 		if len(faults) == 0 {

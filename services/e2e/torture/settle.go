@@ -7,8 +7,9 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// settle is I9: after the last fault everything works again, within a generous time. A fresh message in every conversation is committed,
-// everything that waited is answered, every member has everything on every device, and the store knows that they have.
+// settle checks I9: after the last fault everything works again, within a generous time. A fresh message is committed in
+// every conversation, all waiting commands are answered, and every device of every member has all events. The store's
+// cursors show that they have.
 func (r *run) settle(ctx context.Context) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, live)
@@ -36,7 +37,7 @@ func (r *run) settle(ctx context.Context) {
 				r.record.Violated(violation("I9", "%s was not answered within %v after the last fault", s.key, live))
 				return
 			}
-			// A member that has left meanwhile is refused; then the next member is used.
+			// A member who has left meanwhile is refused; then the next member sends.
 			if s.answer.Seq > 0 {
 				break
 			}
@@ -81,7 +82,7 @@ func (r *run) settle(ctx context.Context) {
 	r.sayf("everything was answered, delivered and acknowledged within %v after the last fault", time.Since(begun).Round(time.Millisecond))
 }
 
-// heads retries until the database answers: existing connections may be from before its restart.
+// heads retries until the database answers, because existing connections may be from before its restart.
 func (r *run) heads(ctx context.Context) (heads map[string]uint64, members map[string]map[string]uint64, err error) {
 	for {
 		if heads, members, err = r.database.Heads(ctx); err == nil || launch.Sleep(ctx, 50*time.Millisecond) != nil {
@@ -90,7 +91,7 @@ func (r *run) heads(ctx context.Context) (heads map[string]uint64, members map[s
 	}
 }
 
-// missing returns what members have not received yet.
+// missing returns the events that members have not received yet.
 func (r *run) missing(ctx context.Context) (missing []Violation) {
 	heads, members, err := r.database.Heads(context.WithoutCancel(ctx))
 	if err != nil {

@@ -15,24 +15,24 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// slowReader is a client that now and then stops reading, while another user writes to it. Its socket buffers little, so
-// the gateway's queue for it fills, and the gateway must close it with a code that asks it to reconnect. Then it resumes,
-// as an observer that checks the gateway's promise, and must receive everything that it missed.
+// slowReader is a client that stops reading from time to time while another user writes to it. Its socket has a small
+// buffer, so the gateway's queue for it fills. The gateway must close its connection with a code that asks it to
+// reconnect. Then it resumes. Its observer checks the gateway's promise, so it must receive all missed events.
 type slowReader struct {
 	*observer
 	talker *device
-	// id is the conversation of the two.
+	// id is the conversation of the reader and the writer.
 	id      string
 	gateway []*launch.Process
 
 	mu      sync.Mutex
-	reading chan struct{} // closed when it reads; open while it does not
-	told    int           // connections that ended with CloseSlow
+	reading chan struct{} // closed while the reader reads
+	told    int           // number of connections that ended with CloseSlow
 }
 
 const (
-	slowText     = 8000 // bytes of each message that is written to a slow reader
-	slowMessages = 25   // messages that are written to it the first time it stops; more each time until it is closed
+	slowText     = 8000 // size in bytes of each message to the slow reader
+	slowMessages = 25   // number of messages sent at its first stop; more are sent each time until its connection is closed
 	slowTime     = 20 * time.Second
 	// slowMetric counts connections that were closed as slow, whether or not the close code reached the client.
 	slowMetric = `runnel_gateway_closes_total{code="slow"}`
@@ -67,8 +67,8 @@ func (s *slowReader) ended(err error) {
 	}
 }
 
-// meet makes the reader stop while more and more is written to it, until a gateway has closed its connection, and then
-// catch up.
+// meet stops the reader while an increasing number of messages is written to it, until a gateway has closed its
+// connection. It then waits until the reader has caught up.
 func (s *slowReader) meet(ctx context.Context, i *injector) (time.Time, error) {
 	patience, cancel := context.WithTimeout(ctx, slowTime)
 	defer cancel()
@@ -88,8 +88,8 @@ func (s *slowReader) meet(ctx context.Context, i *injector) (time.Time, error) {
 	return time.Now(), nil
 }
 
-// stumble stops reading while so many messages are written, and then reads on until it has them all. On a new connection, to
-// which the system does not give much memory yet.
+// stumble stops the reader while messages are written, and then lets it read until it has all of them. It uses a new
+// connection, to which the system does not give much memory yet.
 func (s *slowReader) stumble(ctx context.Context, messages int) error {
 	if err := s.anew(ctx); err != nil {
 		return err
@@ -137,7 +137,7 @@ func (s *slowReader) caughtUp(ctx context.Context, last uint64) error {
 	}
 }
 
-// closed counts the connections that gateways have closed as slow.
+// closed returns the number of connections that gateways have closed as slow.
 func (s *slowReader) closed(ctx context.Context) (sum float64) {
 	for _, p := range s.gateway {
 		metrics, _ := p.Metrics(ctx) // a gateway that is down has closed nothing
@@ -146,7 +146,7 @@ func (s *slowReader) closed(ctx context.Context) (sum float64) {
 	return sum
 }
 
-// small makes a socket with a small buffer: small packets make the other side's buffer small, too.
+// small makes a socket with a small buffer. Small packets also keep the buffer of the other side small.
 func small(_, _ string, raw syscall.RawConn) (err error) {
 	controlled := raw.Control(func(fd uintptr) {
 		err = errors.Join(
@@ -157,5 +157,5 @@ func small(_, _ string, raw syscall.RawConn) (err error) {
 	return errors.Join(controlled, err)
 }
 
-// smallSockets opens connections that take little at a time.
+// smallSockets opens connections with small buffers.
 var smallSockets = &net.Dialer{Control: small}

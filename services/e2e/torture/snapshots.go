@@ -8,11 +8,11 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// snapshotPause is how long after a snapshot the next one is taken.
+// snapshotPause is the pause between two snapshots.
 const snapshotPause = 50 * time.Millisecond
 
-// snapshots takes one conversation after the other as it stands at one moment, in the middle of everything: a log and what follows
-// from it must agree at every moment at which somebody could read them, not only in the end.
+// snapshots checks one conversation after another, each as stored at one moment, during the load. A log and the rows
+// computed from it must agree at every moment at which they can be read, not only in the end.
 func (r *run) snapshots(ctx context.Context, random *rand.Rand) {
 	for launch.Sleep(ctx, snapshotPause) == nil {
 		ids := pick(random, r.devices...).conversations()
@@ -21,14 +21,14 @@ func (r *run) snapshots(ctx context.Context, random *rand.Rand) {
 		}
 		content, err := r.database.Snapshot(ctx, pick(random, ids...))
 		if err != nil {
-			continue // it is down, or was just restarted
+			continue // the database is down, or was just restarted
 		}
 		r.record.Violated(CheckSnapshot(content)...)
 		r.report.Snapshots++
 	}
 }
 
-// CheckSnapshot is what holds of every conversation at every moment.
+// CheckSnapshot checks the conditions that hold for every conversation at every moment.
 func CheckSnapshot(c Content) (found []Violation) {
 	for _, check := range []func(History, Content) []Violation{CheckNoHoles, CheckKeys, CheckReplay, CheckStays, CheckChain, CheckPositions} {
 		found = append(found, check(History{}, c)...)

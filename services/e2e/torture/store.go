@@ -10,14 +10,14 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver of PostgreSQL
-	_ "modernc.org/sqlite"             // the driver of SQLite
+	_ "github.com/jackc/pgx/v5/stdlib" // the PostgreSQL driver
+	_ "modernc.org/sqlite"             // the SQLite driver
 )
 
 // Database reads the stored data without the history service, over its own connections.
 type Database struct {
 	driver, source string
-	// placeholder turns the n-th parameter into SQL.
+	// placeholder returns the SQL of the n-th parameter.
 	placeholder func(n int) string
 
 	mu   sync.Mutex
@@ -25,10 +25,11 @@ type Database struct {
 	away bool
 }
 
-// errAway means that the database is unavailable on purpose.
+// errAway means that the database is deliberately unavailable.
 var errAway = errors.New("the database is away")
 
-// OpenDatabase names a database as the history service does: "sqlite:PATH" or "postgres://…". It connects when it is first used.
+// OpenDatabase returns the database at a location in the form of the history service: "sqlite:PATH" or "postgres://…". It
+// connects at the first use.
 func OpenDatabase(location string) *Database {
 	if path, found := strings.CutPrefix(location, "sqlite:"); found {
 		return &Database{
@@ -57,8 +58,8 @@ func (d *Database) open() (*sql.DB, error) {
 	return db, nil
 }
 
-// Close gives up all connections; the next call makes new ones. With SQLite a history service that is killed must not find the file
-// open already when it comes back: somebody has to repair it, and that should be its own doing.
+// Close closes all connections; the next call opens new ones. When a killed history service restarts with SQLite, no
+// other process may have the file open: the service must recover the file itself.
 func (d *Database) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,7 +71,7 @@ func (d *Database) Close() error {
 	return err
 }
 
-// Away closes all connections and opens none until Back: the file system of the database is being removed.
+// Away closes all connections and opens none until Back. It is called before the database's file system is removed.
 func (d *Database) Away() error {
 	d.mu.Lock()
 	d.away = true
@@ -85,17 +86,17 @@ func (d *Database) Back() {
 	d.away = false
 }
 
-// Sighting is an observation of something that may be visible only if it is committed.
+// Sighting is an observation that must not be possible before the commit.
 type Sighting struct {
 	Conversation string
 	Seq          uint64
-	// Sender and Command are of an outcome, Hash of an event; empty ones are not compared.
+	// Sender and Command describe an outcome; Hash describes an event. Empty fields are not compared.
 	Sender, Command, Hash string
-	// Who saw it.
+	// Who is the observer.
 	Who string
 }
 
-// Committed reports whether the database contains what was seen; problem describes the difference.
+// Committed reports whether the database contains the observed event or outcome; problem describes the difference.
 func (d *Database) Committed(ctx context.Context, s Sighting) (problem string, err error) {
 	db, err := d.open()
 	if err != nil {
@@ -119,7 +120,8 @@ func (d *Database) Committed(ctx context.Context, s Sighting) (problem string, e
 	return "", nil
 }
 
-// Heads gives the newest seq of all conversations, and the present members of each with how far they have received it.
+// Heads returns the newest seq of all conversations, and for each present member the seq up to which the member has
+// received it.
 func (d *Database) Heads(ctx context.Context) (heads map[string]uint64, members map[string]map[string]uint64, err error) {
 	db, err := d.open()
 	if err != nil {
@@ -144,7 +146,7 @@ func (d *Database) Heads(ctx context.Context) (heads map[string]uint64, members 
 			var delivered uint64
 			err := scan(&id, &user, &delivered)
 			if members[id] == nil {
-				members[id] = map[string]uint64{} // made between the two queries
+				members[id] = map[string]uint64{} // the conversation was made between the two queries
 			}
 			members[id][user] = delivered
 			return err
@@ -165,7 +167,7 @@ func (d *Database) Content(ctx context.Context) (c Content, err error) {
 	return c, err
 }
 
-// Snapshot reads one conversation as it is at one moment, whatever is being written.
+// Snapshot reads one conversation as it is at one moment, even if it is being written.
 func (d *Database) Snapshot(ctx context.Context, conversation string) (c Content, err error) {
 	db, err := d.open()
 	if err != nil {
@@ -183,7 +185,7 @@ func (d *Database) Snapshot(ctx context.Context, conversation string) (c Content
 	return reading{db: tx, where: " WHERE conversation_id = " + d.placeholder(1), args: []any{conversation}}.content(ctx)
 }
 
-// Regressions tells of watermarks that went back. WatchWatermarks must have been called.
+// Regressions returns the watermarks that went back. WatchWatermarks must have been called before.
 func (d *Database) Regressions(ctx context.Context) (regressions []string, err error) {
 	db, err := d.open()
 	if err != nil {
@@ -199,7 +201,7 @@ func (d *Database) Regressions(ctx context.Context) (regressions []string, err e
 	return regressions, err
 }
 
-// watch are triggers that note every watermark that moves back: within one epoch, or to a lower one.
+// watch contains triggers that record every watermark that moves back: within one epoch, or to a lower epoch.
 var watch = map[string][]string{
 	"sqlite": {
 		`CREATE TABLE torture_regressions (partition INTEGER, was_epoch INTEGER, was INTEGER, epoch INTEGER, became INTEGER)`,
@@ -219,7 +221,8 @@ var watch = map[string][]string{
 	},
 }
 
-// WatchWatermarks makes the database record watermarks that move back. The history service must have created its tables.
+// WatchWatermarks makes the database record watermarks that move back. The history service must have created its tables
+// before.
 func (d *Database) WatchWatermarks(ctx context.Context) error {
 	db, err := sql.Open(d.driver, strings.TrimSuffix(d.source, "&_pragma=query_only(1)"))
 	if err != nil {

@@ -19,35 +19,36 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/skew"
 )
 
-// mixed are the programs of the parts that may change their version, by what the parts are called.
+// mixed contains the program of each kind of part that may change its version.
 var mixed = map[string]string{"gateway": launch.Gateway, "delivery": launch.Delivery, "history": launch.History}
 
 // VersionReport describes the mix of versions in a run.
 type VersionReport struct {
-	// Present and Next are how often a part was started as which version, by what it is; the first starts are of the present one.
+	// Present and Next count the starts of parts by version and kind of part. The first start of a part is always of the
+	// present version.
 	Present map[string]int `json:"starts_of_present"`
 	Next    map[string]int `json:"starts_of_next"`
-	// Changes are starts of a part as another version than before.
+	// Changes is the number of restarts with another version than before.
 	Changes int `json:"version_changes"`
-	// Hinted are committed commands with a field that only the next version knows.
+	// Hinted is the number of committed commands with a field that only the next version knows.
 	Hinted int `json:"commands_with_a_new_field"`
 }
 
-// versions decides which version a part is started as after it ended. All parts start as the present version, because the first
+// versions decides the version with which a part is restarted. All parts start with the present version, because the first
 // history service sets the level of the installation. From the first restart on, both versions run:
 //
 //   - the first part of a kind that is restarted becomes the next version;
-//   - after that a coin decides, for each part from a random source of its own, which a seed determines;
-//   - a decision that would leave all parts at one version is reversed.
+//   - after that the choice is random; each part has its own random source, which the seed determines;
+//   - a choice that would leave all parts at one version is reversed.
 //
 // A nil *versions changes nothing.
 type versions struct {
-	binaries [2]launch.Binaries // the present version and the next
+	binaries [2]launch.Binaries // the present and the next version
 	say      func(format string, args ...any)
 
 	mu     sync.Mutex
 	random map[string]*rand.Rand // by part
-	is     map[string]int        // which of binaries a part is
+	is     map[string]int        // index in binaries of each part's version
 	report VersionReport
 }
 
@@ -71,7 +72,7 @@ func newVersions(parts []launch.Part, binaries [2]launch.Binaries, seed uint64, 
 	return v
 }
 
-// kindOf is what a part is: "gateway" for gateway-0.
+// kindOf returns the kind of a part: "gateway" for gateway-0.
 func kindOf(part string) string {
 	kind, _, _ := strings.Cut(part, "-")
 	return kind
@@ -83,7 +84,7 @@ func (v *versions) restart(ctx context.Context, part launch.Part) error {
 	return part.Restart(ctx)
 }
 
-// choose decides the version of a part that has ended.
+// choose chooses the version of a part that has ended.
 func (v *versions) choose(part launch.Part) {
 	process, ok := part.(*launch.Process)
 	if v == nil || !ok || mixed[kindOf(part.Name())] == "" {
@@ -120,8 +121,8 @@ func (v *versions) decide(part string) (version int, changed bool) {
 	return version, changed
 }
 
-// check reports what was not mixed although it should have been, after all faults: no part changed its version, or the
-// parts report another version than the one they were started with.
+// check is called after all faults. It reports that versions were not mixed as intended: no part changed its version, or
+// a part reports another version than the one with which it was started.
 func (v *versions) check(ctx context.Context, workers []*launch.Process) []Violation {
 	if v == nil {
 		return nil
@@ -142,7 +143,8 @@ func (v *versions) check(ctx context.Context, workers []*launch.Process) []Viola
 	return []Violation{violation("mix", "gateways and workers were started as %v (by kind and protocol level), and say that they are %v (%v)", want, got, err)}
 }
 
-// levels returns the gateways and workers by the level that their version knows. Other services do not report it.
+// levels returns the level of each gateway and worker, according to its version. Other services do not report their
+// level.
 func (v *versions) levels() map[string]int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -155,7 +157,7 @@ func (v *versions) levels() map[string]int {
 	return count
 }
 
-// levels asks a worker what the live gateways and workers say.
+// levels asks a worker for the levels of the live gateways and workers.
 func levels(ctx context.Context, workers []*launch.Process) (map[string]int, error) {
 	conn, err := grpc.NewClient("passthrough:///"+workers[0].Flag("rpc.listen"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -184,7 +186,7 @@ func levelKey(kind string, level conversation.Level) string {
 	return fmt.Sprintf("%s at %d", kind, level)
 }
 
-// summary is what was mixed so far; nil when nothing was to be.
+// summary returns the report so far; nil if versions are not mixed.
 func (v *versions) summary() *VersionReport {
 	if v == nil {
 		return nil

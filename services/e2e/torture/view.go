@@ -2,27 +2,27 @@ package torture
 
 import "fmt"
 
-// view is one reader's state of one conversation, from what it was shown.
+// view is one reader's state of one conversation, computed from the items that it was shown.
 type view struct {
 	known bool
-	// last is the newest seq; everything from base to last was shown or is hidden.
+	// last is the newest seq. Every event from base to last was shown or is hidden.
 	base, last uint64
-	// hidden are stretches that were not shown.
+	// hidden are the stretches that were reported as hidden.
 	hidden []Span
 }
 
-// Span is a stretch of a log, both ends included; Last 0 is open.
+// Span is a stretch of a log, inclusive; if Last is 0, the stretch has no end.
 type Span struct{ First, Last uint64 }
 
 func (s Span) holds(seq uint64) bool { return seq >= s.First && (s.Last == 0 || seq <= s.Last) }
 
-// take advances by one item. Each event must be the one after the last: the Go client drops repeats and fills gaps, so the
-// application sees each exactly once, in order. The error describes what is wrong; the view continues from there, so that
-// one fault is reported once.
+// take advances by one item. Each event must directly follow the last one: the Go client drops repeats and fills gaps, so
+// the application sees each event exactly once, in order. An error describes the fault. The view then continues from the
+// item, so that a fault is reported once.
 func (v *view) take(item Item) error {
 	switch item.Kind {
 	case ItemAttached:
-		// A known conversation keeps its position: the program was restarted with it.
+		// A known conversation keeps its position, because the program was restarted with it.
 		if !v.known {
 			*v = view{known: true, base: item.First, last: item.First - 1}
 		}

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// ErrSkipped means that a run cannot be made on this machine, and why. It is not a verdict.
+// ErrSkipped means that a run cannot be made on this machine; its text says why. It is not a verdict.
 var ErrSkipped = errors.New("skipped")
 
-// volumes are file systems of their own, by the part whose data is there: "nats-0" …, "postgres" or "sqlite". Each is ext4 in a file, so
-// that it can run full, and lose power: what was written and not synced is gone then.
+// volumes are separate file systems, by the part whose data they contain: "nats-0" …, "postgres" or "sqlite". Each volume
+// is ext4 in a file. Therefore it can become full, or lose power, which discards data that was written but not synced.
 type volumes map[string]*volume
 
 const (
-	// volumeBytes holds a PostgreSQL with some of its logs.
+	// volumeBytes is large enough for a PostgreSQL with some of its logs.
 	volumeBytes = 320 << 20
 	// unmountTime is far longer than a killed process takes to end.
 	unmountTime = 10 * time.Second
 )
 
-// mountVolumes makes and mounts a volume for each part, below dir. Unmount them when done, whatever happens.
+// mountVolumes makes and mounts a volume for each part, below dir. The caller must unmount them in any case.
 func mountVolumes(dir string, parts ...string) (volumes, error) {
 	if err := canMount(); err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func mountVolumes(dir string, parts ...string) (volumes, error) {
 	return all, nil
 }
 
-// data is the directory for what a part keeps.
+// data returns the directory for a part's data.
 func (all volumes) data(part string) string { return filepath.Join(all[part].dir, part) }
 
 // unmount unmounts all volumes. It may be called more than once.
@@ -49,7 +49,7 @@ func (all volumes) unmount() error {
 	return errors.Join(failed...)
 }
 
-// sync syncs everything written so far to disk, as on a machine that has run for a while.
+// sync syncs all data written so far to disk, as on a machine that has run for a while.
 func (all volumes) sync() error {
 	var failed []error
 	for _, v := range all {

@@ -17,11 +17,11 @@ import (
 type volume struct {
 	image, dir string
 	mounted    bool
-	// patience limits the wait for the last process to close its files. After that the volume is detached.
+	// patience is the time limit for the last process to close its files. After it the volume is detached.
 	patience time.Duration
 }
 
-// canMount returns what is missing for volumes.
+// canMount returns an error that says what is missing for making volumes.
 func canMount() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: needs root", ErrSkipped)
@@ -48,7 +48,7 @@ func makeVolume(image, dir string, size int64) (*volume, error) {
 	}
 	v := &volume{image: image, dir: dir, patience: unmountTime}
 	if err := v.mount(); err != nil {
-		// Containers often have root and no loop devices.
+		// Containers often run as root but have no loop devices.
 		return nil, fmt.Errorf("%w: needs loop devices: %w", ErrSkipped, err)
 	}
 	// PostgreSQL runs as a separate user.
@@ -63,8 +63,8 @@ func (v *volume) mount() error {
 	return nil
 }
 
-// unmount waits until no process uses the volume any more, for a bounded time; after that it is detached and ends with its
-// last user.
+// unmount waits a limited time until no process uses the volume. After that it detaches the volume, which then ends with
+// its last user.
 func (v *volume) unmount() error {
 	if !v.mounted {
 		return nil
@@ -81,13 +81,14 @@ func (v *volume) unmount() error {
 	}
 }
 
-// shutdown is EXT4_IOC_SHUTDOWN, and noLogFlush its mode in which not even the journal is written: as when power fails.
+// shutdown is the request EXT4_IOC_SHUTDOWN. noLogFlush is its mode in which not even the journal is written, as in a
+// power loss.
 const (
 	shutdown   = 0x8004587d
 	noLogFlush = 2
 )
 
-// losePower stops all writes to the volume. Its users get errors; it must be unmounted and mounted again.
+// losePower stops all writes to the volume. Processes that use it get errors; it must be unmounted and mounted again.
 func (v *volume) losePower() error {
 	return v.open(func(fd int) error {
 		if err := unix.IoctlSetPointerInt(fd, shutdown, noLogFlush); err != nil {
@@ -114,7 +115,7 @@ func (v *volume) open(use func(fd int) error) error {
 	return errors.Join(use(int(dir.Fd())), dir.Close())
 }
 
-// fill takes all space that is left; free gives it back.
+// fill uses all free space; free releases it.
 func (v *volume) fill() error {
 	file, err := os.Create(v.ballast())
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Witness reads the database at the moment something was answered or shown: everything acknowledged or fanned out must be
-// committed by then. If it is not found, that is a broken promise even if the commit follows a moment later.
+// Witness reads the database at the moment of an answer or a shown event: everything acknowledged or fanned out must be
+// committed by then. If it is not found, a promise is broken, even if the commit follows a moment later.
 //
-//	saw ─▶ queue ─▶ looks one by one, each begun after the sighting ─▶ found: remembered, never looked for again
+//	saw ─▶ queue ─▶ reads one by one, each begun after the sighting ─▶ found: remembered, never read again
 //	                                                                └▶ missing: a violation
 type Witness struct {
 	database *Database
@@ -19,7 +19,7 @@ type Witness struct {
 
 	mu    sync.Mutex
 	found map[string]struct{}
-	// looks is how many looks were taken; late how many of them had to wait for the database to be there.
+	// looks is the number of reads. late is the number of reads that had to wait for the database.
 	looks, late int
 }
 
@@ -28,18 +28,18 @@ type sighted struct {
 	at time.Time
 }
 
-// queueLength limits the sightings that wait. Above it the observer of a sighting waits, too.
+// queueLength limits the waiting sightings. If the queue is full, the observer of a sighting waits.
 const queueLength = 8192
 
-// lateAfter is when a look counts as late: a commit that followed the sighting may have come first.
+// lateAfter is the delay after which a read counts as late: a commit after the sighting may have come first.
 const lateAfter = 100 * time.Millisecond
 
-// NewWitness makes a witness; Run it.
+// NewWitness makes a witness. The caller calls Run.
 func NewWitness(database *Database, record *Record) *Witness {
 	return &Witness{database: database, record: record, queue: make(chan sighted, queueLength), found: map[string]struct{}{}}
 }
 
-// Saw queues a sighting. It blocks while too many wait; after Run has returned it must not be called.
+// Saw queues a sighting. It blocks while the queue is full. It must not be called after Run has returned.
 func (w *Witness) Saw(ctx context.Context, s Sighting) {
 	if w.knows(s) {
 		return
@@ -61,7 +61,7 @@ func (w *Witness) knows(s Sighting) bool {
 	return known
 }
 
-// Run looks until the queue is closed by Finish, or ctx ends.
+// Run reads until the queue is closed by Finish, or ctx ends.
 func (w *Witness) Run(ctx context.Context) {
 	for {
 		select {
@@ -78,7 +78,7 @@ func (w *Witness) Run(ctx context.Context) {
 	}
 }
 
-// Finish ends Run after everything that was seen has been looked up.
+// Finish ends Run after all queued sightings were checked.
 func (w *Witness) Finish() { close(w.queue) }
 
 // retryPause is how long to wait for a database that is down or paused.
@@ -114,7 +114,7 @@ func (w *Witness) look(ctx context.Context, s sighted) {
 	}
 }
 
-// Looks tells how many looks were taken, and how many of them came late because the database was down.
+// Looks returns the number of reads, and how many of them were late because the database was down.
 func (w *Witness) Looks() (looks, late int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

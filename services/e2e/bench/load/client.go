@@ -14,8 +14,8 @@ import (
 // TextBytes is the size of every message's text.
 const TextBytes = 128
 
-// Client is one device of one user in one conversation. Make it with NewClient, and connect it with Loop.Connect; it may be
-// connected again after it was closed, and then resumes.
+// Client is one device of one user in one conversation. Make it with NewClient, and connect it with Loop.Connect. After
+// it was closed it may be connected again, and then resumes.
 //
 //	closed ──Connect──▶ dialing ──socket open──▶ upgrading ──101──▶ connecting ──connected──▶ open
 //	   ▲                                                                                       │
@@ -23,7 +23,7 @@ const TextBytes = 128
 type Client struct {
 	// User and Conversation are the client's user and its conversation.
 	User, Conversation string
-	// Index is for the owner's use.
+	// Index is free for use by the client's owner.
 	Index int
 
 	token      string
@@ -32,14 +32,15 @@ type Client struct {
 	// Used by the loop's goroutine only.
 	state       state
 	addr        string
-	carry       []byte // the beginning of a frame whose end has not been read yet
-	known       bool   // seq is known, so connecting means resuming
+	carry       []byte // the beginning of an incomplete frame
+	known       bool   // seq is known, so the next connection resumes
 	seq         uint64 // every event up to this one has been received
 	ackWaiting  bool
 	connectedAt int64
 	closedAs    string // the server's close code
 
-	// mu guards the socket's sending half: messages are submitted from other goroutines than the loop's.
+	// mu guards the sending half of the socket, because messages are also submitted from other goroutines than the
+	// loop's.
 	mu      sync.Mutex
 	fd      int
 	payload []byte
@@ -58,7 +59,7 @@ const (
 	stateOpen
 )
 
-// NewClient makes a client that is not connected. Without receipts it asks the server not to push any.
+// NewClient makes a client that is not connected. If receipts is false, it asks the server not to push receipts.
 func NewClient(user, token, conversation string, receipts bool) *Client {
 	c := &Client{User: user, Conversation: conversation, token: token, noReceipts: !receipts, fd: -1}
 	c.random.Seed(rand.Uint64(), rand.Uint64())
@@ -66,7 +67,7 @@ func NewClient(user, token, conversation string, receipts bool) *Client {
 	return c
 }
 
-// Seq is the newest event received. Call it on the loop (Loop.Do) or when the client is closed.
+// Seq returns the seq of the newest event received. Call it on the loop (Loop.Do), or when the client is closed.
 func (c *Client) Seq() uint64 { return c.seq }
 
 // ConnectedAt returns when the last connection was authenticated. Call it on the loop.
@@ -75,7 +76,7 @@ func (c *Client) ConnectedAt() int64 { return c.connectedAt }
 // Open reports whether the client is connected. Call it on the loop.
 func (c *Client) Open() bool { return c.state == stateOpen }
 
-// StartAt makes the client resume after seq when it connects next. The client must be closed.
+// StartAt makes the client resume after seq at its next connection. The client must be closed.
 func (c *Client) StartAt(seq uint64) { c.seq, c.known = seq, true }
 
 // ErrClosed means that the client was not connected.
@@ -86,8 +87,8 @@ var padding = func() []byte {
 	return []byte(words)
 }()
 
-// Submit sends a message. Its request id, and the digits at the beginning of its text, are the present time, which counts
-// as the time of sending. No two messages of a client may have the same.
+// Submit sends a message. now is the time of sending; it becomes the request id and the digits at the beginning of the
+// text. Each message of a client needs a different now.
 func (c *Client) Submit(now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +130,7 @@ func (c *Client) appendCommandID(dst []byte) []byte {
 	return dst
 }
 
-// sendConnect authenticates, and reports the client's position.
+// sendConnect authenticates the client, and reports its position.
 func (c *Client) sendConnect() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,7 +149,7 @@ func (c *Client) sendConnect() error {
 	return c.writeLocked(opText, c.payload)
 }
 
-// sendAck acknowledges everything received.
+// sendAck acknowledges all received events.
 func (c *Client) sendAck() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,8 +169,8 @@ func (c *Client) sendPong() error {
 	return c.writeLocked(opText, []byte(`{"pong":{}}`))
 }
 
-// writeLocked writes one frame. If the socket does not accept all of it, the server has stopped reading with some megabytes
-// in flight, which does not happen in a healthy run.
+// writeLocked writes one frame. If the socket does not accept the whole frame, the server has stopped reading with some
+// megabytes in flight, which does not happen in a healthy run.
 func (c *Client) writeLocked(opcode byte, payload []byte) error {
 	if c.fd < 0 {
 		return ErrClosed

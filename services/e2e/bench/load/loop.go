@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// ackDelay is how long the SDKs collect acknowledgements.
+	// ackDelay is how long acknowledgements are collected, as in the SDKs.
 	ackDelay = 200 * time.Millisecond
-	// readBytes is the maximum size of one read. It fits the processor's cache, so that scanning is fast.
+	// readBytes is the maximum size of one read. It fits into the processor's cache, so that scanning is fast.
 	readBytes = 128 << 10
 	maxEvents = 512
-	// keptFailures limits the failures whose text is kept.
+	// keptFailures is the number of failures whose text is kept.
 	keptFailures = 5
 )
 
@@ -66,7 +66,7 @@ func NewLoop(handler Handler) (*Loop, error) {
 	return l, nil
 }
 
-// Handle replaces the handler. What is read from now on goes to the new one.
+// Handle replaces the handler. Data read afterwards is passed to the new handler.
 func (l *Loop) Handle(handler Handler) { l.Do(func() { l.handler.Store(&handler) }) }
 
 // Do runs fn on the loop and waits for it. It must not be called on the loop.
@@ -74,7 +74,7 @@ func (l *Loop) Do(fn func()) {
 	ran := make(chan struct{})
 	if !l.post(func() { fn(); close(ran) }) {
 		<-l.done
-		fn() // no other goroutine uses the clients any more
+		fn() // the loop has ended, so no other goroutine uses the clients
 		return
 	}
 	select {
@@ -91,13 +91,13 @@ func (l *Loop) post(fn func()) bool {
 	}
 	l.posted = append(l.posted, fn)
 	if len(l.posted) == 1 {
-		_, _ = syscall.Write(l.wake[1], []byte{0}) // if the pipe is full, the loop is woken anyway
+		_, _ = syscall.Write(l.wake[1], []byte{0}) // if the pipe is full, the loop wakes up anyway
 	}
 	return true
 }
 
-// Connect begins to connect a client to a gateway, host:port with an IPv4 address. Handler.Connected reports when it is
-// done.
+// Connect begins to connect a client to a gateway. addr is host:port with an IPv4 address. Handler.Connected reports the
+// end.
 func (l *Loop) Connect(c *Client, addr string) {
 	l.post(func() {
 		if err := l.dial(c, addr); err != nil {
@@ -106,7 +106,7 @@ func (l *Loop) Connect(c *Client, addr string) {
 	})
 }
 
-// Disconnect closes connections without a close frame, like clients that vanish.
+// Disconnect closes connections without a close frame, like clients that disappear.
 func (l *Loop) Disconnect(clients ...*Client) {
 	l.Do(func() {
 		for _, c := range clients {
@@ -115,7 +115,7 @@ func (l *Loop) Disconnect(clients ...*Client) {
 	})
 }
 
-// Failures returns what was wrong so far: holes, unexpected frames and closes. Only the text of the first few is kept.
+// Failures returns the failures so far: holes, unexpected frames and closes. Only the first few have their text.
 func (l *Loop) Failures() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -125,13 +125,13 @@ func (l *Loop) Failures() error {
 	return fmt.Errorf("%d failures, the first: %w", l.failed, errors.Join(l.failures...))
 }
 
-// Bytes counts what was read from all connections.
+// Bytes returns the number of bytes read from all connections.
 func (l *Loop) Bytes() uint64 { return l.bytes.Load() }
 
-// Repeats counts events that had been received before.
+// Repeats returns the number of events that were received again.
 func (l *Loop) Repeats() uint64 { return l.repeats.Load() }
 
-// Close ends all connections and waits for the loop.
+// Close ends all connections and waits for the loop to end.
 func (l *Loop) Close() {
 	l.post(func() {
 		for _, c := range l.clients {
@@ -189,7 +189,7 @@ func (l *Loop) release() {
 	}
 }
 
-// timeout is how long to wait for the network, in milliseconds.
+// timeout returns how long to wait for the network, in milliseconds.
 func (l *Loop) timeout() int {
 	if len(l.acks) == 0 {
 		return -1
@@ -258,7 +258,7 @@ func (l *Loop) ready(c *Client) {
 	}
 	kept := copy(l.buffer, c.carry)
 	if kept == len(l.buffer) {
-		l.buffer = append(l.buffer, make([]byte, len(l.buffer))...) // a frame larger than all before
+		l.buffer = append(l.buffer, make([]byte, len(l.buffer))...) // the frame is larger than all frames before
 	}
 	n, err := syscall.Read(c.fd, l.buffer[kept:])
 	switch {
@@ -276,7 +276,7 @@ func (l *Loop) ready(c *Client) {
 	rest, err := l.take(c, l.buffer[:kept+n], now)
 	switch {
 	case errors.Is(err, errUnavailable):
-		l.drop(c, err.Error()) // as if the gateway had closed its port
+		l.drop(c, err.Error()) // treated as if the gateway had closed its port
 		return
 	case err != nil:
 		l.fail(fmt.Errorf("%s: %w", c.User, err))

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// Pace calls send n times per second until ctx ends: an open loop, which waits for no answer. After a delay it catches up
-// at once. It returns how often it called send.
+// Pace calls send n times per second until ctx ends. It never waits for answers (an open loop). After a delay it catches
+// up at once. It returns the number of calls.
 func Pace(ctx context.Context, perSecond int, send func(i int) error) (int, error) {
 	begun := Now()
 	for i := 0; ; i++ {
 		due := begun + int64(time.Second)*int64(i)/int64(perSecond)
 		for wait := due - Now(); wait > 0; wait = due - Now() {
-			// A timer is not used: the runtime's timers are as coarse as epoll's milliseconds. A signal may shorten the
-			// sleep.
+			// Timers of the Go runtime are too coarse here: like epoll, they count milliseconds. A signal may shorten
+			// this sleep.
 			request := syscall.NsecToTimespec(min(wait, int64(50*time.Millisecond)))
 			_ = syscall.Nanosleep(&request, nil)
 			if ended(ctx) {

@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// take handles the bytes that were read, and returns the beginning of an incomplete frame.
+// take handles bytes that were read, and returns the beginning of an incomplete frame at their end.
 func (l *Loop) take(c *Client, data []byte, now int64) (rest []byte, err error) {
 	if c.state == stateUpgrading {
 		var whole bool
@@ -36,7 +36,7 @@ func (l *Loop) take(c *Client, data []byte, now int64) (rest []byte, err error) 
 			if len(payload) >= 2 {
 				c.closedAs = fmt.Sprintf("%d %s", binary.BigEndian.Uint16(payload), payload[2:])
 			}
-			l.drop(c, "closed") // as clients do; the server would wait for it
+			l.drop(c, "closed") // clients close the socket; the server would wait for it
 		case opPing:
 			c.mu.Lock()
 			err := c.writeLocked(opPong, payload)
@@ -49,7 +49,7 @@ func (l *Loop) take(c *Client, data []byte, now int64) (rest []byte, err error) 
 			return nil, fmt.Errorf("a WebSocket frame of type %d", opcode)
 		}
 		if c.state == stateClosed {
-			return nil, nil // the handler closed it
+			return nil, nil // the handler closed the client
 		}
 	}
 }

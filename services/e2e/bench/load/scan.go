@@ -18,7 +18,7 @@ const (
 	kindGoAway
 )
 
-// kinds by the field that holds the message. Frequent ones first.
+// kinds are identified by the field that contains the message. Frequent kinds come first.
 var kinds = []struct {
 	key  []byte
 	kind kind
@@ -34,7 +34,7 @@ var kinds = []struct {
 	{[]byte(`"goAway":{`), kindGoAway},
 }
 
-// classify returns the type of a line, the id of the request that it answers (0 for a push), and the text after the key.
+// classify returns the kind of a line, the id of the request that it answers (0 for a push), and the text after the key.
 func classify(line []byte) (what kind, id uint64, body []byte) {
 	if len(line) < 2 || line[0] != '{' {
 		return kindOther, 0, nil
@@ -73,8 +73,8 @@ func number(text []byte) (n uint64, rest []byte) {
 	return n, text[i:]
 }
 
-// position reads the conversation and the seq at the beginning of an event. It returns false if the event begins
-// differently.
+// position reads the conversation and the seq at the beginning of an event. It returns false if the event has another
+// beginning.
 func position(body []byte) (conversation []byte, seq uint64, ok bool) {
 	rest, found := bytes.CutPrefix(body, conversationKey)
 	if !found {
@@ -92,7 +92,7 @@ func position(body []byte) (conversation []byte, seq uint64, ok bool) {
 	return rest[:end], seq, seq > 0
 }
 
-// seqOf reads the seq of an outcome; 0 when it was refused.
+// seqOf reads the seq of an outcome; 0 if the command was refused.
 func seqOf(outcome []byte) uint64 {
 	if bytes.Contains(outcome, errorKey) {
 		return 0
@@ -102,14 +102,14 @@ func seqOf(outcome []byte) uint64 {
 	return seq
 }
 
-// SentAt reads when the message of an event was sent, as Submit wrote it into the text. It is 0 for other events.
+// SentAt reads the time at which a message was sent, which Submit wrote into its text. It returns 0 for other events.
 func SentAt(event []byte) int64 {
 	_, text, _ := bytes.Cut(event, textKey)
 	n, _ := number(text)
 	return int64(n)
 }
 
-// headOf reads the head of the first conversation in the answer to connect; 0 when there is none.
+// headOf reads the head of the first conversation in the answer to connect; 0 if there is none.
 func headOf(connected []byte) uint64 {
 	_, rest, _ := bytes.Cut(connected, headKey)
 	// The answer to connect is written by protojson, which varies its white space.

@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// The parts of RFC 6455 that a client of Runnel's gateway needs: the client masks, and the server neither masks nor
-// fragments.
+// The parts of RFC 6455 that a client of Runnel's gateway needs: the client masks its frames; the server neither masks
+// nor fragments.
 const (
 	opText  = 0x1
 	opClose = 0x8
@@ -49,7 +49,7 @@ func appendMasked(dst []byte, opcode byte, key [4]byte, payload []byte) []byte {
 
 var errFraming = errors.New("the server sent a WebSocket frame that is masked, fragmented or too large")
 
-// nextFrame removes the first frame from data. It returns false while the frame is incomplete.
+// nextFrame removes the first frame from data. It returns whole = false if the frame is incomplete.
 func nextFrame(data []byte) (opcode byte, payload, rest []byte, whole bool, err error) {
 	if len(data) < 2 {
 		return 0, nil, data, false, nil
@@ -81,17 +81,17 @@ func nextFrame(data []byte) (opcode byte, payload, rest []byte, whole bool, err 
 	return data[0] & 0xf, data[head:end], data[end:], true, nil
 }
 
-// upgrade returns the request that opens a WebSocket at addr. The key need not be random, because there is no cache in
-// between.
+// upgrade returns the request that opens a WebSocket at addr. The key need not be random, because no cache is between
+// client and server.
 func upgrade(addr string) []byte {
 	return []byte("GET /v1/ws HTTP/1.1\r\nHost: " + addr + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: runnel.v1.json\r\n\r\n")
 }
 
-// errUnavailable is the error of a handshake with a gateway that is full, or being stopped.
+// errUnavailable is the error of a handshake with a gateway that is full or is being stopped.
 var errUnavailable = errors.New("the gateway takes no connections now")
 
-// upgraded removes the answer to an upgrade from data. It returns false while the answer is incomplete.
+// upgraded removes the answer to an upgrade from data. It returns whole = false if the answer is incomplete.
 func upgraded(data []byte) (rest []byte, whole bool, err error) {
 	head, rest, found := bytes.Cut(data, []byte("\r\n\r\n"))
 	if !found {

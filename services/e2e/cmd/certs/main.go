@@ -1,5 +1,5 @@
-// Command certs makes certificates and nkeys for trying out an installation that is secured: see package devkeys for what it
-// writes where. They are for development; nothing protects them but the permissions of their files.
+// Command certs makes certificates and nkeys for trying out a secured installation. Package devkeys lists the files
+// that it writes. They are for development: only the permissions of the files protect them.
 //
 //	go run ./services/e2e/cmd/certs --dir keys --host localhost --host 127.0.0.1
 package main

@@ -1,4 +1,4 @@
-// Command mutate measures which mistakes the tests of the pure parts notice; see services/e2e/mutate/README.md.
+// Command mutate measures which mistakes in pure code the tests notice; see services/e2e/mutate/README.md.
 package main
 
 import (

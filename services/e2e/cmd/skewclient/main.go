@@ -1,6 +1,7 @@
-// Command skewclient is a client for tests of mixed versions. It reads bodies of commands from standard input, one per line
-// in protobuf JSON, sends each, and prints its outcome. It prints every event with the result of verifying its content. It
-// is built with either version's schema and knows no kind by name.
+// Command skewclient is a client for tests of mixed versions. It reads bodies of commands from standard input, one per
+// line in protobuf JSON. It sends each command and prints its outcome. It also prints every event, with the result of
+// verifying the event's content. It can be built with the schema of either version, and contains no code for single
+// kinds.
 package main
 
 import (

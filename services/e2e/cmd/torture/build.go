@@ -13,18 +13,19 @@ import (
 // services are the programs that a run needs.
 var services = []string{launch.NATSServer, launch.History, launch.Delivery, launch.Gateway}
 
-// mixed are those programs that also exist in the next version.
+// mixed are the programs that also exist in the next version.
 var mixed = []string{launch.History, launch.Delivery, launch.Gateway}
 
 // programs are the programs of a run.
 type programs struct {
 	present launch.Binaries
-	next    launch.Binaries // nil when no versions are mixed
-	source  string          // of the next version
+	next    launch.Binaries // nil if versions are not mixed
+	source  string          // source code of the next version
 }
 
-// build builds what runs need, including the next version if versions are to be mixed. Its source is made concurrently, but
-// its programs are built last, because two concurrent builds need more memory than small machines have.
+// build builds the programs that runs need, including the next version if versions are mixed. The source of the next
+// version is made concurrently. Its programs are built last, because two concurrent builds need more memory than small
+// machines have.
 func (c *cli) build(ctx context.Context, dir string) (*programs, error) {
 	p := &programs{source: filepath.Join(dir, "next", "source")}
 	group, building := errgroup.WithContext(ctx)

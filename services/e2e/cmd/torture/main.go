@@ -1,15 +1,15 @@
-// Command torture kills and pauses the parts of Runnel at random, under load, and checks that every promise was kept.
+// Command torture kills and pauses the parts of Runnel at random, under load, and checks that every promise is kept.
 //
 //	go run ./services/e2e/cmd/torture --short    about two minutes: each kind of fault at least once
 //	go run ./services/e2e/cmd/torture            random faults for longer, with the loss of the broker's store and a cluster of three
 //	go run ./services/e2e/cmd/torture --long     round after round of everything, alone and mixed, until --budget is spent
-//	go run ./services/e2e/cmd/torture --roll     all gateways are replaced under 5,000 clients
-//	go run ./services/e2e/cmd/torture --prove    each planted bug must be found, and a build without one pass
+//	go run ./services/e2e/cmd/torture --roll     all gateways are replaced while 5,000 clients are connected
+//	go run ./services/e2e/cmd/torture --prove    each planted bug must be found, and a build without bugs must pass
 //
-// Parts that are started again are now and then of the next version of Runnel, which is made from the workspace (--mix-versions).
+// A part that is restarted is sometimes of the next version of Runnel, which is made from the workspace (--mix-versions).
 //
-// Losses of power and full disks need Linux and root; without them those runs are skipped, and counted as skipped. It exits with 0
-// when every promise was kept, 1 when one was broken or a run failed, 2 when it was called wrongly.
+// Power losses and full disks need Linux and root; otherwise these runs are skipped, and counted as skipped. It exits with 0
+// if every promise was kept, 1 if a promise was broken or a run failed, 2 if the command line is invalid.
 package main
 
 import (
@@ -131,7 +131,7 @@ type bench struct {
 	*cli
 	*programs
 	dir     string
-	lazy    launch.Binaries // with an SQLite that does not sync; built when needed
+	lazy    launch.Binaries // with a SQLite that does not sync; built when needed
 	reports []*torture.Report
 }
 
@@ -166,10 +166,10 @@ func (b *bench) everything(ctx context.Context) error {
 	return nil
 }
 
-// shortRoll is the number of clients of a roll in the short form.
+// shortRoll is the number of clients of a roll in the short form of the command.
 const shortRoll = 300
 
-// run makes one run. If this machine cannot make it, the run is recorded as skipped.
+// run makes one run. If this machine cannot make the run, the run is recorded as skipped.
 func (b *bench) run(ctx context.Context, cfg torture.Config) (err error) {
 	cfg.Dir, cfg.Binaries, cfg.Next = b.place(), b.present, b.next
 	if cfg.Lazy == torture.LazyDatabase && cfg.Store == launch.SQLite {
@@ -192,7 +192,7 @@ func (b *bench) roll(ctx context.Context, clients, gateways int) error {
 	return b.note(ctx, report, err, torture.Report{Name: "roll", Seed: b.Seed, Store: string(launch.PostgreSQL)})
 }
 
-// note records the result of a run; instead is its report if it could not be made.
+// note records the result of a run. instead is the report to record if the run could not be made.
 func (b *bench) note(ctx context.Context, report *torture.Report, err error, instead torture.Report) error {
 	switch {
 	case errors.Is(err, torture.ErrSkipped), errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("CI") == "":
@@ -208,7 +208,7 @@ func (b *bench) note(ctx context.Context, report *torture.Report, err error, ins
 	return b.tidy(report)
 }
 
-// tidy removes the data of a green run: otherwise the long form would fill the disk.
+// tidy removes the data of a run without violations, because the long form would fill the disk.
 func (b *bench) tidy(report *torture.Report) error {
 	if b.Keep || report.Verdict() == "RED" || report.Dir == "" {
 		return nil
@@ -232,7 +232,7 @@ func summary(w io.Writer, reports []*torture.Report) (code int) {
 	return code
 }
 
-// lazyTag plants an SQLite that does not sync.
+// lazyTag is the build tag for a SQLite that does not sync.
 const lazyTag = "runnel_bug_lazy_sync"
 
 func (b *bench) lazyBinaries(ctx context.Context) (launch.Binaries, error) {

@@ -13,12 +13,12 @@ const (
 	shortDuration = 25 * time.Second
 	fullDuration  = 5 * time.Minute
 	roundDuration = 90 * time.Second
-	// smallStream is so small that committed commands must be purged all the time.
+	// smallStream is so small that committed commands must be purged constantly.
 	smallStream = 64 << 10
 )
 
-// short is the daily form: a single machine's faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power
-// and its control.
+// short returns the runs of the daily form: faults of a single machine on SQLite, a tour of a cluster's faults on
+// PostgreSQL, and a power loss with its control.
 func short(duration time.Duration) []torture.Config {
 	return []torture.Config{
 		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, StreamBytes: smallStream},
@@ -28,7 +28,7 @@ func short(duration time.Duration) []torture.Config {
 	}
 }
 
-// full is random faults for longer, with the loss of the broker's store and a cluster of three.
+// full returns longer runs of random faults, with the loss of the broker's store, and with a NATS cluster of three.
 func full(duration time.Duration) []torture.Config {
 	return []torture.Config{
 		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, Wipe: true, StreamBytes: smallStream},
@@ -36,7 +36,7 @@ func full(duration time.Duration) []torture.Config {
 	}
 }
 
-// rounds are the runs of the long form, which are repeated with new seeds each time.
+// rounds returns the runs of the long form, which are repeated with new seeds each time.
 func rounds(duration time.Duration) []torture.Config {
 	return []torture.Config{
 		{Name: "grand tour", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanGrandTour},
@@ -74,7 +74,7 @@ func (c *cli) plan() []torture.Config {
 			continue
 		}
 		if cfg.Plan == torture.PlanWipe {
-			cfg.NATSNodes = 1 // in a cluster the other servers have all data
+			cfg.NATSNodes = 1 // in a cluster the other servers have all the data
 		}
 		if c.NATSNodes != 0 && cfg.Plan != torture.PlanTour && cfg.Plan != torture.PlanGrandTour {
 			cfg.NATSNodes = c.NATSNodes
@@ -92,7 +92,7 @@ func orElse(d, other time.Duration) time.Duration {
 	return d
 }
 
-// round returns the n-th run of the long form: its plan, with a seed with which it can be repeated alone.
+// round returns the n-th run of the long form. The seed in it allows repeating this run alone.
 func round(runs []torture.Config, seed uint64, n int) torture.Config {
 	cfg := runs[n%len(runs)]
 	cfg.Seed = rand.New(rand.NewPCG(seed, uint64(n))).Uint64N(1e9) + 1

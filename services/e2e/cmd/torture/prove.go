@@ -16,16 +16,16 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/torture"
 )
 
-// planted is the build tag of a bug and the program that it is built into; no program for the client, which is part of this
-// one.
+// planted is the build tag of a bug, and the program that is built with it. The program is empty for a bug of the client,
+// which is part of this program.
 type planted struct {
 	tag, program string
-	// change changes the run so that the bug must be found. May be nil.
+	// change adapts the run so that the bug must be found. May be nil.
 	change func(*torture.Config)
 	mix    mix
 }
 
-// String distinguishes it from the others.
+// String returns a name that distinguishes the bug from all others.
 func (b planted) String() string {
 	if b.mix == onlyNextHas {
 		return b.tag + ", next version"
@@ -33,13 +33,13 @@ func (b planted) String() string {
 	return b.tag
 }
 
-// mix selects which version of a mixed run has a bug.
+// mix selects the version that has the bug in a run of mixed versions.
 type mix int
 
 const (
 	unmixed     mix = iota
-	presentHas      // parts of the current version have the bug, those of the next do not
-	onlyNextHas     // the other way round
+	presentHas      // parts of the present version have the bug, parts of the next version do not
+	onlyNextHas     // parts of the next version have the bug, parts of the present version do not
 )
 
 var bugs = []planted{
@@ -47,22 +47,22 @@ var bugs = []planted{
 	{tag: "runnel_bug_fanout_before_commit", program: launch.Delivery},
 	{tag: "runnel_bug_needs_not_loaded", program: launch.Delivery},
 	{tag: "runnel_bug_refusal_forgotten", program: launch.Delivery},
-	// A partition that lost commands stops, which is detected when all partitions must be live again.
+	// A partition that has lost commands stops. This is detected at the end, when all partitions must be live.
 	{tag: "runnel_bug_purge_above_watermark", program: launch.Delivery, change: lasting(15 * time.Second)},
 	{tag: "runnel_bug_no_watermark_check", program: launch.History},
 	{tag: "runnel_bug_no_unique_key", program: launch.History},
 	{tag: "runnel_bug_effects_outside_transaction", program: launch.History},
-	// Detected when the readers have read to the end.
+	// Detected at the end, when the readers have read the whole feed.
 	{tag: "runnel_bug_feed_skips", program: launch.History, change: lasting(10 * time.Second)},
-	// Only a stream that was created again repeats sequences.
+	// Sequences repeat only if a stream is created again.
 	{tag: "runnel_bug_position_reused", program: launch.History, change: plan(torture.PlanWipe)},
 	{tag: "runnel_bug_gateway_resume_off_by_one", program: launch.Gateway},
 	{tag: "runnel_bug_resume_off_by_one"},
-	// Only a later version adds fields that a version does not know. The stored content is compared at the end.
+	// Unknown fields exist only if a later version adds them. The stored content is compared at the end.
 	{tag: "runnel_bug_unknown_fields_dropped", program: launch.Delivery, change: lasting(20 * time.Second), mix: presentHas},
-	// A bug in the next version must be found as well.
+	// A bug in the next version must also be found.
 	{tag: "runnel_bug_gateway_resume_off_by_one", program: launch.Gateway, mix: onlyNextHas},
-	// Only a loss of power reveals what was not synced.
+	// Only a power loss reveals which writes were not synced.
 	{tag: lazyTag, program: launch.History, change: plan(torture.PlanPower)},
 }
 
@@ -74,15 +74,15 @@ func plan(plan torture.Plan) func(*torture.Config) {
 	return func(cfg *torture.Config) { cfg.Plan = plan }
 }
 
-// proof is the result of one build.
+// proof is the result for one build.
 type proof struct {
 	Bug string `json:"bug"`
-	// Found are the broken invariants, by the first violation.
+	// Found lists the broken invariants, in the order of their first violation.
 	Found   string  `json:"found"`
 	First   string  `json:"first_violation"`
 	Seconds float64 `json:"seconds"`
 	OK      bool    `json:"ok"`
-	// Skipped is why it could not be tested on this machine.
+	// Skipped is why the build could not be tested on this machine.
 	Skipped string `json:"skipped,omitempty"`
 }
 
@@ -91,7 +91,7 @@ const (
 	controlDuration = 30 * time.Second
 )
 
-// prove checks that the torture run finds planted bugs: red with each planted bug, green without.
+// prove checks that the torture run finds planted bugs: it must fail with each planted bug, and pass without.
 func (c *cli) prove(ctx context.Context, dir string) (int, error) {
 	plain, err := c.build(ctx, dir)
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *cli) prove(ctx context.Context, dir string) (int, error) {
 		fmt.Printf("\n== %s: building and running, at most %v\n", b, bugDuration)
 		report, err := c.runBug(ctx, filepath.Join(dir, "bug-"+strconv.Itoa(n)), plain, b)
 		if err == nil && report.Green() {
-			// A fault must hit a command in flight. One run may miss that by chance; two rarely do.
+			// To reveal the bug, a fault must hit a command in flight. One run may miss by chance; two rarely do.
 			fmt.Printf("== %s: not found with seed %d; running again with the next\n", b, c.Seed)
 			again := *c
 			again.Seed++
@@ -197,7 +197,7 @@ func (c *cli) runBug(ctx context.Context, dir string, plain *programs, b planted
 	return torture.Run(ctx, cfg, os.Stdout)
 }
 
-// runClientBug runs another build of this program, because the client with its bug is part of it.
+// runClientBug runs another build of this program, because the client with the bug is part of it.
 func (c *cli) runClientBug(ctx context.Context, dir string, plain launch.Binaries, tag string) (*torture.Report, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -210,8 +210,8 @@ func (c *cli) runClientBug(ctx context.Context, dir string, plain launch.Binarie
 	command := exec.CommandContext(ctx, program, "--store=sqlite", "--nats-nodes=1", "--short", "--duration="+bugDuration.String(), "--fail-fast",
 		"--seed="+strconv.FormatUint(c.Seed, 10), "--no-mix-versions", "--bin="+filepath.Dir(plain[launch.Gateway]), "--json="+summary)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
-	command.Env = append(os.Environ(), "TMPDIR="+dir) // the data that a red run keeps is removed with the rest
-	// An interrupt lets it stop its processes.
+	command.Env = append(os.Environ(), "TMPDIR="+dir) // the data that a failed run keeps is removed with dir
+	// On an interrupt, let the program stop its processes.
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	err := command.Run()
 	var exit *exec.ExitError
