@@ -30,6 +30,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/runnelhq/runnel/pkg/buildinfo"
+	"github.com/runnelhq/runnel/pkg/memlimit"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/pkg/telemetry"
@@ -80,6 +81,7 @@ func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble f
 	if p.Telemetry, err = telemetry.Start(ctx, name, cfg.Telemetry, log); err != nil {
 		return fmt.Errorf("start telemetry: %w", err)
 	}
+	memlimit.Apply(p.Telemetry.Log)
 	begun := time.Now()
 	p.AtEnd(func() error { // the last function to be called
 		if err == nil {

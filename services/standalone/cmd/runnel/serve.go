@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/buildinfo"
+	"github.com/runnelhq/runnel/pkg/memlimit"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/standalone"
 )
@@ -31,6 +32,7 @@ func (s *serveCommand) Run(ctx context.Context) (err error) {
 		defer cancel()
 		err = errors.Join(err, tel.Shutdown(flush))
 	}()
+	memlimit.Apply(tel.Log)
 	server, err := standalone.New(ctx, s.Config, tel)
 	if err != nil {
 		return err
