@@ -43,7 +43,12 @@ func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*a
 	}
 	response := &adminv1.GetStatusResponse{
 		Workers: partitions.GetWorkers(), Partitions: partitions.GetPartitions(), Missing: append(missing, partitions.GetMissing()...),
-		DeadLetters: uint32(len(letters.GetDeadLetters())),
+		DeadLetters: uint32(len(letters.GetDeadLetters())), WorkerVersions: map[string]string{},
+	}
+	for _, member := range s.Fleet.Members(serviceDelivery) {
+		if member.Version != "" {
+			response.WorkerVersions[member.Instance] = member.Version
+		}
 	}
 	for _, gateway := range gateways {
 		response.Gateways = append(response.Gateways, gateway.said)

@@ -301,7 +301,7 @@ func TestWhoDoesNotAnswerIsNamed(t *testing.T) {
 			var err error
 			answer, err = c.GetStatus(ctx, &adminv1.GetStatusRequest{})
 			timeout *= 2 // a busy machine needs longer for those that answer
-			return err == nil && len(answer.GetMissing()) == 1 && len(answer.GetGateways()) == 1
+			return err == nil && len(answer.GetMissing()) == 1 && len(answer.GetGateways()) == 1 && len(answer.GetWorkerVersions()) == 1
 		}, patience, time.Millisecond, "the other gateway answers, and the silent one has given a sign of life")
 		require.Equal(t, "gw-silent", answer.GetMissing()[0].GetInstance())
 		require.Equal(t, "gateway", answer.GetMissing()[0].GetService())

@@ -79,7 +79,7 @@ func TestTablesAndJSON(t *testing.T) {
 			partition(2, "worker-2-with-a-long-name", "running", 17), partition(3, "", "no owner", 0),
 			partition(4, "worker-1", "stopped: the stream has a hole at 88", 5),
 		},
-		DeadLetters: 2,
+		DeadLetters: 2, WorkerVersions: map[string]string{"worker-1": "v0.3.0"},
 	}, "status")
 	both(t, "status-quiet", &adminv1.GetStatusResponse{Workers: workers()[:1], Partitions: []*adminv1.Partition{partition(0, "worker-1", "running", 0)}}, "status")
 	both(t, "status-missing", &adminv1.GetStatusResponse{Missing: missing(), DeadLetters: 1000}, "status")

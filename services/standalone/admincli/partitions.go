@@ -31,7 +31,7 @@ func (*listPartitions) Run(ctx context.Context, c *Command, console *Console) er
 		if err := s.print(answer, func(p *page) {
 			drawPartitions(p, answer.GetPartitions())
 			p.gap()
-			drawWorkers(p, answer.GetWorkers(), answer.GetPartitions())
+			drawWorkers(p, answer.GetWorkers(), answer.GetPartitions(), nil)
 		}); err != nil {
 			return err
 		}

@@ -1,7 +1,9 @@
 package admincli
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"time"
 
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
@@ -38,7 +40,7 @@ func drawStatus(p *page, answer *adminv1.GetStatusResponse) {
 		drawGateways(p, answer.GetGateways())
 	}
 	p.gap()
-	drawWorkers(p, answer.GetWorkers(), answer.GetPartitions())
+	drawWorkers(p, answer.GetWorkers(), answer.GetPartitions(), versionsOf(answer))
 	p.gap()
 	drawBacklog(p, answer.GetPartitions())
 	switch n := answer.GetDeadLetters(); {
@@ -84,12 +86,24 @@ func drawBacklog(p *page, list []*adminv1.Partition) {
 // quiet reports whether a partition needs no attention.
 func quiet(p *adminv1.Partition) bool { return p.GetState() == "running" && p.GetLag() == 0 }
 
-func drawWorkers(p *page, workers []*historyv1.Worker, partitions []*adminv1.Partition) {
+// versionsOf returns the versions by worker, which a server of an earlier version does not report.
+func versionsOf(answer *adminv1.GetStatusResponse) map[string]string {
+	versions := map[string]string{}
+	maps.Copy(versions, answer.GetWorkerVersions())
+	return versions
+}
+
+// drawWorkers lists workers with their partitions; and with their versions, unless versions is nil.
+func drawWorkers(p *page, workers []*historyv1.Worker, partitions []*adminv1.Partition, versions map[string]string) {
 	if len(workers) == 0 {
 		p.linef("no workers: nothing is committed")
 		return
 	}
-	p.row("WORKER", "PARTITIONS", "LAG", "LEASE LASTS")
+	heads := []string{"WORKER", "PARTITIONS", "LAG", "LEASE LASTS"}
+	if versions != nil {
+		heads = append(heads, "VERSION")
+	}
+	p.row(heads...)
 	for _, worker := range workers {
 		var owned int
 		var lag uint64
@@ -99,6 +113,12 @@ func drawWorkers(p *page, workers []*historyv1.Worker, partitions []*adminv1.Par
 				lag += partition.GetLag()
 			}
 		}
-		p.row(worker.GetWorker(), number(owned), number(lag), (time.Duration(worker.GetLiveForMs()) * time.Millisecond).Round(100*time.Millisecond).String())
+		row := []string{
+			worker.GetWorker(), number(owned), number(lag), (time.Duration(worker.GetLiveForMs()) * time.Millisecond).Round(100 * time.Millisecond).String(),
+		}
+		if versions != nil {
+			row = append(row, cmp.Or(versions[worker.GetWorker()], "not reported"))
+		}
+		p.row(row...)
 	}
 }

@@ -236,9 +236,11 @@ type GetStatusResponse struct {
 	// Instances that did not answer.
 	Missing []*Missing `protobuf:"bytes,4,rep,name=missing,proto3" json:"missing,omitempty"`
 	// Dead letters in the store, counted up to 1000.
-	DeadLetters   uint32 `protobuf:"varint,5,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DeadLetters uint32 `protobuf:"varint,5,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Versions of the programs by worker; a worker that has not reported its version is left out.
+	WorkerVersions map[string]string `protobuf:"bytes,6,rep,name=worker_versions,json=workerVersions,proto3" json:"worker_versions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -304,6 +306,13 @@ func (x *GetStatusResponse) GetDeadLetters() uint32 {
 		return x.DeadLetters
 	}
 	return 0
+}
+
+func (x *GetStatusResponse) GetWorkerVersions() map[string]string {
+	if x != nil {
+		return x.WorkerVersions
+	}
+	return nil
 }
 
 // ListConnectionsRequest asks for connections.
@@ -2980,7 +2989,7 @@ const file_runnel_admin_v1_admin_proto_rawDesc = "" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x12\n" +
-	"\x10GetStatusRequest\"\x9e\x02\n" +
+	"\x10GetStatusRequest\"\xc2\x03\n" +
 	"\x11GetStatusResponse\x12A\n" +
 	"\bgateways\x18\x01 \x03(\v2%.runnel.gateway.v1.GetGatewayResponseR\bgateways\x123\n" +
 	"\aworkers\x18\x02 \x03(\v2\x19.runnel.history.v1.WorkerR\aworkers\x12:\n" +
@@ -2988,7 +2997,11 @@ const file_runnel_admin_v1_admin_proto_rawDesc = "" +
 	"partitions\x18\x03 \x03(\v2\x1a.runnel.admin.v1.PartitionR\n" +
 	"partitions\x122\n" +
 	"\amissing\x18\x04 \x03(\v2\x18.runnel.admin.v1.MissingR\amissing\x12!\n" +
-	"\fdead_letters\x18\x05 \x01(\rR\vdeadLetters\"a\n" +
+	"\fdead_letters\x18\x05 \x01(\rR\vdeadLetters\x12_\n" +
+	"\x0fworker_versions\x18\x06 \x03(\v26.runnel.admin.v1.GetStatusResponse.WorkerVersionsEntryR\x0eworkerVersions\x1aA\n" +
+	"\x13WorkerVersionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
 	"\x16ListConnectionsRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x14\n" +
@@ -3215,7 +3228,7 @@ func file_runnel_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_runnel_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_runnel_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_runnel_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_runnel_admin_v1_admin_proto_goTypes = []any{
 	(Verdict)(0),                       // 0: runnel.admin.v1.Verdict
 	(*Missing)(nil),                    // 1: runnel.admin.v1.Missing
@@ -3266,110 +3279,112 @@ var file_runnel_admin_v1_admin_proto_goTypes = []any{
 	(*EraseResponse)(nil),              // 46: runnel.admin.v1.EraseResponse
 	(*MarkBackupRequest)(nil),          // 47: runnel.admin.v1.MarkBackupRequest
 	(*MarkBackupResponse)(nil),         // 48: runnel.admin.v1.MarkBackupResponse
-	(*v1.GetGatewayResponse)(nil),      // 49: runnel.gateway.v1.GetGatewayResponse
-	(*v11.Worker)(nil),                 // 50: runnel.history.v1.Worker
-	(*v1.Connection)(nil),              // 51: runnel.gateway.v1.Connection
-	(*v1.Standing)(nil),                // 52: runnel.gateway.v1.Standing
-	(*v11.Summary)(nil),                // 53: runnel.history.v1.Summary
-	(*v11.ConversationState)(nil),      // 54: runnel.history.v1.ConversationState
-	(*v11.Member)(nil),                 // 55: runnel.history.v1.Member
-	(*v11.StoredDeadLetter)(nil),       // 56: runnel.history.v1.StoredDeadLetter
-	(*v12.Body)(nil),                   // 57: runnel.conversation.v1.Body
-	(*v12.Outcome)(nil),                // 58: runnel.conversation.v1.Outcome
-	(*v12.Event)(nil),                  // 59: runnel.conversation.v1.Event
-	(*v13.Commit)(nil),                 // 60: runnel.delivery.v1.Commit
-	(*v12.Cursor)(nil),                 // 61: runnel.conversation.v1.Cursor
-	(*v1.ExplainResponse)(nil),         // 62: runnel.gateway.v1.ExplainResponse
-	(*v13.ExplainResponse)(nil),        // 63: runnel.delivery.v1.ExplainResponse
-	(*v12.Erase)(nil),                  // 64: runnel.conversation.v1.Erase
-	(*v11.BackupMark)(nil),             // 65: runnel.history.v1.BackupMark
+	nil,                                // 49: runnel.admin.v1.GetStatusResponse.WorkerVersionsEntry
+	(*v1.GetGatewayResponse)(nil),      // 50: runnel.gateway.v1.GetGatewayResponse
+	(*v11.Worker)(nil),                 // 51: runnel.history.v1.Worker
+	(*v1.Connection)(nil),              // 52: runnel.gateway.v1.Connection
+	(*v1.Standing)(nil),                // 53: runnel.gateway.v1.Standing
+	(*v11.Summary)(nil),                // 54: runnel.history.v1.Summary
+	(*v11.ConversationState)(nil),      // 55: runnel.history.v1.ConversationState
+	(*v11.Member)(nil),                 // 56: runnel.history.v1.Member
+	(*v11.StoredDeadLetter)(nil),       // 57: runnel.history.v1.StoredDeadLetter
+	(*v12.Body)(nil),                   // 58: runnel.conversation.v1.Body
+	(*v12.Outcome)(nil),                // 59: runnel.conversation.v1.Outcome
+	(*v12.Event)(nil),                  // 60: runnel.conversation.v1.Event
+	(*v13.Commit)(nil),                 // 61: runnel.delivery.v1.Commit
+	(*v12.Cursor)(nil),                 // 62: runnel.conversation.v1.Cursor
+	(*v1.ExplainResponse)(nil),         // 63: runnel.gateway.v1.ExplainResponse
+	(*v13.ExplainResponse)(nil),        // 64: runnel.delivery.v1.ExplainResponse
+	(*v12.Erase)(nil),                  // 65: runnel.conversation.v1.Erase
+	(*v11.BackupMark)(nil),             // 66: runnel.history.v1.BackupMark
 }
 var file_runnel_admin_v1_admin_proto_depIdxs = []int32{
-	49, // 0: runnel.admin.v1.GetStatusResponse.gateways:type_name -> runnel.gateway.v1.GetGatewayResponse
-	50, // 1: runnel.admin.v1.GetStatusResponse.workers:type_name -> runnel.history.v1.Worker
+	50, // 0: runnel.admin.v1.GetStatusResponse.gateways:type_name -> runnel.gateway.v1.GetGatewayResponse
+	51, // 1: runnel.admin.v1.GetStatusResponse.workers:type_name -> runnel.history.v1.Worker
 	26, // 2: runnel.admin.v1.GetStatusResponse.partitions:type_name -> runnel.admin.v1.Partition
 	1,  // 3: runnel.admin.v1.GetStatusResponse.missing:type_name -> runnel.admin.v1.Missing
-	6,  // 4: runnel.admin.v1.ListConnectionsResponse.connections:type_name -> runnel.admin.v1.Connection
-	1,  // 5: runnel.admin.v1.ListConnectionsResponse.missing:type_name -> runnel.admin.v1.Missing
-	51, // 6: runnel.admin.v1.Connection.connection:type_name -> runnel.gateway.v1.Connection
-	6,  // 7: runnel.admin.v1.GetConnectionResponse.connection:type_name -> runnel.admin.v1.Connection
-	52, // 8: runnel.admin.v1.GetConnectionResponse.standings:type_name -> runnel.gateway.v1.Standing
-	1,  // 9: runnel.admin.v1.DisconnectResponse.missing:type_name -> runnel.admin.v1.Missing
-	6,  // 10: runnel.admin.v1.GetUserResponse.connections:type_name -> runnel.admin.v1.Connection
-	1,  // 11: runnel.admin.v1.GetUserResponse.missing:type_name -> runnel.admin.v1.Missing
-	1,  // 12: runnel.admin.v1.RevokeUserResponse.missing:type_name -> runnel.admin.v1.Missing
-	53, // 13: runnel.admin.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	54, // 14: runnel.admin.v1.GetConversationResponse.state:type_name -> runnel.history.v1.ConversationState
-	55, // 15: runnel.admin.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
-	23, // 16: runnel.admin.v1.VerifyConversationResponse.faults:type_name -> runnel.admin.v1.Fault
-	26, // 17: runnel.admin.v1.ListPartitionsResponse.partitions:type_name -> runnel.admin.v1.Partition
-	50, // 18: runnel.admin.v1.ListPartitionsResponse.workers:type_name -> runnel.history.v1.Worker
-	1,  // 19: runnel.admin.v1.ListPartitionsResponse.missing:type_name -> runnel.admin.v1.Missing
-	56, // 20: runnel.admin.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
-	56, // 21: runnel.admin.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
-	57, // 22: runnel.admin.v1.GetDeadLetterResponse.body:type_name -> runnel.conversation.v1.Body
-	58, // 23: runnel.admin.v1.RetryDeadLetterResponse.outcome:type_name -> runnel.conversation.v1.Outcome
-	0,  // 24: runnel.admin.v1.ExplainResponse.verdict:type_name -> runnel.admin.v1.Verdict
-	59, // 25: runnel.admin.v1.ExplainResponse.event:type_name -> runnel.conversation.v1.Event
-	60, // 26: runnel.admin.v1.ExplainResponse.commit:type_name -> runnel.delivery.v1.Commit
-	61, // 27: runnel.admin.v1.ExplainResponse.cursor:type_name -> runnel.conversation.v1.Cursor
-	62, // 28: runnel.admin.v1.ExplainResponse.gateways:type_name -> runnel.gateway.v1.ExplainResponse
-	63, // 29: runnel.admin.v1.ExplainResponse.workers:type_name -> runnel.delivery.v1.ExplainResponse
-	1,  // 30: runnel.admin.v1.ExplainResponse.missing:type_name -> runnel.admin.v1.Missing
-	39, // 31: runnel.admin.v1.ExplainResponse.timeline:type_name -> runnel.admin.v1.TimelineEntry
-	42, // 32: runnel.admin.v1.GetLevelResponse.parts:type_name -> runnel.admin.v1.PartLevel
-	1,  // 33: runnel.admin.v1.GetLevelResponse.missing:type_name -> runnel.admin.v1.Missing
-	64, // 34: runnel.admin.v1.EraseRequest.erase:type_name -> runnel.conversation.v1.Erase
-	58, // 35: runnel.admin.v1.EraseResponse.outcome:type_name -> runnel.conversation.v1.Outcome
-	65, // 36: runnel.admin.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
-	65, // 37: runnel.admin.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
-	2,  // 38: runnel.admin.v1.AdminService.GetStatus:input_type -> runnel.admin.v1.GetStatusRequest
-	4,  // 39: runnel.admin.v1.AdminService.ListConnections:input_type -> runnel.admin.v1.ListConnectionsRequest
-	7,  // 40: runnel.admin.v1.AdminService.GetConnection:input_type -> runnel.admin.v1.GetConnectionRequest
-	9,  // 41: runnel.admin.v1.AdminService.Disconnect:input_type -> runnel.admin.v1.DisconnectRequest
-	11, // 42: runnel.admin.v1.AdminService.GetUser:input_type -> runnel.admin.v1.GetUserRequest
-	13, // 43: runnel.admin.v1.AdminService.RevokeUser:input_type -> runnel.admin.v1.RevokeUserRequest
-	15, // 44: runnel.admin.v1.AdminService.ListConversations:input_type -> runnel.admin.v1.ListConversationsRequest
-	17, // 45: runnel.admin.v1.AdminService.GetConversation:input_type -> runnel.admin.v1.GetConversationRequest
-	19, // 46: runnel.admin.v1.AdminService.ListMembers:input_type -> runnel.admin.v1.ListMembersRequest
-	21, // 47: runnel.admin.v1.AdminService.VerifyConversation:input_type -> runnel.admin.v1.VerifyConversationRequest
-	24, // 48: runnel.admin.v1.AdminService.ListPartitions:input_type -> runnel.admin.v1.ListPartitionsRequest
-	27, // 49: runnel.admin.v1.AdminService.MovePartition:input_type -> runnel.admin.v1.MovePartitionRequest
-	29, // 50: runnel.admin.v1.AdminService.ListDeadLetters:input_type -> runnel.admin.v1.ListDeadLettersRequest
-	31, // 51: runnel.admin.v1.AdminService.GetDeadLetter:input_type -> runnel.admin.v1.GetDeadLetterRequest
-	33, // 52: runnel.admin.v1.AdminService.RetryDeadLetter:input_type -> runnel.admin.v1.RetryDeadLetterRequest
-	35, // 53: runnel.admin.v1.AdminService.DropDeadLetter:input_type -> runnel.admin.v1.DropDeadLetterRequest
-	37, // 54: runnel.admin.v1.AdminService.Explain:input_type -> runnel.admin.v1.ExplainRequest
-	40, // 55: runnel.admin.v1.AdminService.GetLevel:input_type -> runnel.admin.v1.GetLevelRequest
-	43, // 56: runnel.admin.v1.AdminService.RaiseLevel:input_type -> runnel.admin.v1.RaiseLevelRequest
-	45, // 57: runnel.admin.v1.AdminService.Erase:input_type -> runnel.admin.v1.EraseRequest
-	47, // 58: runnel.admin.v1.AdminService.MarkBackup:input_type -> runnel.admin.v1.MarkBackupRequest
-	3,  // 59: runnel.admin.v1.AdminService.GetStatus:output_type -> runnel.admin.v1.GetStatusResponse
-	5,  // 60: runnel.admin.v1.AdminService.ListConnections:output_type -> runnel.admin.v1.ListConnectionsResponse
-	8,  // 61: runnel.admin.v1.AdminService.GetConnection:output_type -> runnel.admin.v1.GetConnectionResponse
-	10, // 62: runnel.admin.v1.AdminService.Disconnect:output_type -> runnel.admin.v1.DisconnectResponse
-	12, // 63: runnel.admin.v1.AdminService.GetUser:output_type -> runnel.admin.v1.GetUserResponse
-	14, // 64: runnel.admin.v1.AdminService.RevokeUser:output_type -> runnel.admin.v1.RevokeUserResponse
-	16, // 65: runnel.admin.v1.AdminService.ListConversations:output_type -> runnel.admin.v1.ListConversationsResponse
-	18, // 66: runnel.admin.v1.AdminService.GetConversation:output_type -> runnel.admin.v1.GetConversationResponse
-	20, // 67: runnel.admin.v1.AdminService.ListMembers:output_type -> runnel.admin.v1.ListMembersResponse
-	22, // 68: runnel.admin.v1.AdminService.VerifyConversation:output_type -> runnel.admin.v1.VerifyConversationResponse
-	25, // 69: runnel.admin.v1.AdminService.ListPartitions:output_type -> runnel.admin.v1.ListPartitionsResponse
-	28, // 70: runnel.admin.v1.AdminService.MovePartition:output_type -> runnel.admin.v1.MovePartitionResponse
-	30, // 71: runnel.admin.v1.AdminService.ListDeadLetters:output_type -> runnel.admin.v1.ListDeadLettersResponse
-	32, // 72: runnel.admin.v1.AdminService.GetDeadLetter:output_type -> runnel.admin.v1.GetDeadLetterResponse
-	34, // 73: runnel.admin.v1.AdminService.RetryDeadLetter:output_type -> runnel.admin.v1.RetryDeadLetterResponse
-	36, // 74: runnel.admin.v1.AdminService.DropDeadLetter:output_type -> runnel.admin.v1.DropDeadLetterResponse
-	38, // 75: runnel.admin.v1.AdminService.Explain:output_type -> runnel.admin.v1.ExplainResponse
-	41, // 76: runnel.admin.v1.AdminService.GetLevel:output_type -> runnel.admin.v1.GetLevelResponse
-	44, // 77: runnel.admin.v1.AdminService.RaiseLevel:output_type -> runnel.admin.v1.RaiseLevelResponse
-	46, // 78: runnel.admin.v1.AdminService.Erase:output_type -> runnel.admin.v1.EraseResponse
-	48, // 79: runnel.admin.v1.AdminService.MarkBackup:output_type -> runnel.admin.v1.MarkBackupResponse
-	59, // [59:80] is the sub-list for method output_type
-	38, // [38:59] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	49, // 4: runnel.admin.v1.GetStatusResponse.worker_versions:type_name -> runnel.admin.v1.GetStatusResponse.WorkerVersionsEntry
+	6,  // 5: runnel.admin.v1.ListConnectionsResponse.connections:type_name -> runnel.admin.v1.Connection
+	1,  // 6: runnel.admin.v1.ListConnectionsResponse.missing:type_name -> runnel.admin.v1.Missing
+	52, // 7: runnel.admin.v1.Connection.connection:type_name -> runnel.gateway.v1.Connection
+	6,  // 8: runnel.admin.v1.GetConnectionResponse.connection:type_name -> runnel.admin.v1.Connection
+	53, // 9: runnel.admin.v1.GetConnectionResponse.standings:type_name -> runnel.gateway.v1.Standing
+	1,  // 10: runnel.admin.v1.DisconnectResponse.missing:type_name -> runnel.admin.v1.Missing
+	6,  // 11: runnel.admin.v1.GetUserResponse.connections:type_name -> runnel.admin.v1.Connection
+	1,  // 12: runnel.admin.v1.GetUserResponse.missing:type_name -> runnel.admin.v1.Missing
+	1,  // 13: runnel.admin.v1.RevokeUserResponse.missing:type_name -> runnel.admin.v1.Missing
+	54, // 14: runnel.admin.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
+	55, // 15: runnel.admin.v1.GetConversationResponse.state:type_name -> runnel.history.v1.ConversationState
+	56, // 16: runnel.admin.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
+	23, // 17: runnel.admin.v1.VerifyConversationResponse.faults:type_name -> runnel.admin.v1.Fault
+	26, // 18: runnel.admin.v1.ListPartitionsResponse.partitions:type_name -> runnel.admin.v1.Partition
+	51, // 19: runnel.admin.v1.ListPartitionsResponse.workers:type_name -> runnel.history.v1.Worker
+	1,  // 20: runnel.admin.v1.ListPartitionsResponse.missing:type_name -> runnel.admin.v1.Missing
+	57, // 21: runnel.admin.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	57, // 22: runnel.admin.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	58, // 23: runnel.admin.v1.GetDeadLetterResponse.body:type_name -> runnel.conversation.v1.Body
+	59, // 24: runnel.admin.v1.RetryDeadLetterResponse.outcome:type_name -> runnel.conversation.v1.Outcome
+	0,  // 25: runnel.admin.v1.ExplainResponse.verdict:type_name -> runnel.admin.v1.Verdict
+	60, // 26: runnel.admin.v1.ExplainResponse.event:type_name -> runnel.conversation.v1.Event
+	61, // 27: runnel.admin.v1.ExplainResponse.commit:type_name -> runnel.delivery.v1.Commit
+	62, // 28: runnel.admin.v1.ExplainResponse.cursor:type_name -> runnel.conversation.v1.Cursor
+	63, // 29: runnel.admin.v1.ExplainResponse.gateways:type_name -> runnel.gateway.v1.ExplainResponse
+	64, // 30: runnel.admin.v1.ExplainResponse.workers:type_name -> runnel.delivery.v1.ExplainResponse
+	1,  // 31: runnel.admin.v1.ExplainResponse.missing:type_name -> runnel.admin.v1.Missing
+	39, // 32: runnel.admin.v1.ExplainResponse.timeline:type_name -> runnel.admin.v1.TimelineEntry
+	42, // 33: runnel.admin.v1.GetLevelResponse.parts:type_name -> runnel.admin.v1.PartLevel
+	1,  // 34: runnel.admin.v1.GetLevelResponse.missing:type_name -> runnel.admin.v1.Missing
+	65, // 35: runnel.admin.v1.EraseRequest.erase:type_name -> runnel.conversation.v1.Erase
+	59, // 36: runnel.admin.v1.EraseResponse.outcome:type_name -> runnel.conversation.v1.Outcome
+	66, // 37: runnel.admin.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
+	66, // 38: runnel.admin.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
+	2,  // 39: runnel.admin.v1.AdminService.GetStatus:input_type -> runnel.admin.v1.GetStatusRequest
+	4,  // 40: runnel.admin.v1.AdminService.ListConnections:input_type -> runnel.admin.v1.ListConnectionsRequest
+	7,  // 41: runnel.admin.v1.AdminService.GetConnection:input_type -> runnel.admin.v1.GetConnectionRequest
+	9,  // 42: runnel.admin.v1.AdminService.Disconnect:input_type -> runnel.admin.v1.DisconnectRequest
+	11, // 43: runnel.admin.v1.AdminService.GetUser:input_type -> runnel.admin.v1.GetUserRequest
+	13, // 44: runnel.admin.v1.AdminService.RevokeUser:input_type -> runnel.admin.v1.RevokeUserRequest
+	15, // 45: runnel.admin.v1.AdminService.ListConversations:input_type -> runnel.admin.v1.ListConversationsRequest
+	17, // 46: runnel.admin.v1.AdminService.GetConversation:input_type -> runnel.admin.v1.GetConversationRequest
+	19, // 47: runnel.admin.v1.AdminService.ListMembers:input_type -> runnel.admin.v1.ListMembersRequest
+	21, // 48: runnel.admin.v1.AdminService.VerifyConversation:input_type -> runnel.admin.v1.VerifyConversationRequest
+	24, // 49: runnel.admin.v1.AdminService.ListPartitions:input_type -> runnel.admin.v1.ListPartitionsRequest
+	27, // 50: runnel.admin.v1.AdminService.MovePartition:input_type -> runnel.admin.v1.MovePartitionRequest
+	29, // 51: runnel.admin.v1.AdminService.ListDeadLetters:input_type -> runnel.admin.v1.ListDeadLettersRequest
+	31, // 52: runnel.admin.v1.AdminService.GetDeadLetter:input_type -> runnel.admin.v1.GetDeadLetterRequest
+	33, // 53: runnel.admin.v1.AdminService.RetryDeadLetter:input_type -> runnel.admin.v1.RetryDeadLetterRequest
+	35, // 54: runnel.admin.v1.AdminService.DropDeadLetter:input_type -> runnel.admin.v1.DropDeadLetterRequest
+	37, // 55: runnel.admin.v1.AdminService.Explain:input_type -> runnel.admin.v1.ExplainRequest
+	40, // 56: runnel.admin.v1.AdminService.GetLevel:input_type -> runnel.admin.v1.GetLevelRequest
+	43, // 57: runnel.admin.v1.AdminService.RaiseLevel:input_type -> runnel.admin.v1.RaiseLevelRequest
+	45, // 58: runnel.admin.v1.AdminService.Erase:input_type -> runnel.admin.v1.EraseRequest
+	47, // 59: runnel.admin.v1.AdminService.MarkBackup:input_type -> runnel.admin.v1.MarkBackupRequest
+	3,  // 60: runnel.admin.v1.AdminService.GetStatus:output_type -> runnel.admin.v1.GetStatusResponse
+	5,  // 61: runnel.admin.v1.AdminService.ListConnections:output_type -> runnel.admin.v1.ListConnectionsResponse
+	8,  // 62: runnel.admin.v1.AdminService.GetConnection:output_type -> runnel.admin.v1.GetConnectionResponse
+	10, // 63: runnel.admin.v1.AdminService.Disconnect:output_type -> runnel.admin.v1.DisconnectResponse
+	12, // 64: runnel.admin.v1.AdminService.GetUser:output_type -> runnel.admin.v1.GetUserResponse
+	14, // 65: runnel.admin.v1.AdminService.RevokeUser:output_type -> runnel.admin.v1.RevokeUserResponse
+	16, // 66: runnel.admin.v1.AdminService.ListConversations:output_type -> runnel.admin.v1.ListConversationsResponse
+	18, // 67: runnel.admin.v1.AdminService.GetConversation:output_type -> runnel.admin.v1.GetConversationResponse
+	20, // 68: runnel.admin.v1.AdminService.ListMembers:output_type -> runnel.admin.v1.ListMembersResponse
+	22, // 69: runnel.admin.v1.AdminService.VerifyConversation:output_type -> runnel.admin.v1.VerifyConversationResponse
+	25, // 70: runnel.admin.v1.AdminService.ListPartitions:output_type -> runnel.admin.v1.ListPartitionsResponse
+	28, // 71: runnel.admin.v1.AdminService.MovePartition:output_type -> runnel.admin.v1.MovePartitionResponse
+	30, // 72: runnel.admin.v1.AdminService.ListDeadLetters:output_type -> runnel.admin.v1.ListDeadLettersResponse
+	32, // 73: runnel.admin.v1.AdminService.GetDeadLetter:output_type -> runnel.admin.v1.GetDeadLetterResponse
+	34, // 74: runnel.admin.v1.AdminService.RetryDeadLetter:output_type -> runnel.admin.v1.RetryDeadLetterResponse
+	36, // 75: runnel.admin.v1.AdminService.DropDeadLetter:output_type -> runnel.admin.v1.DropDeadLetterResponse
+	38, // 76: runnel.admin.v1.AdminService.Explain:output_type -> runnel.admin.v1.ExplainResponse
+	41, // 77: runnel.admin.v1.AdminService.GetLevel:output_type -> runnel.admin.v1.GetLevelResponse
+	44, // 78: runnel.admin.v1.AdminService.RaiseLevel:output_type -> runnel.admin.v1.RaiseLevelResponse
+	46, // 79: runnel.admin.v1.AdminService.Erase:output_type -> runnel.admin.v1.EraseResponse
+	48, // 80: runnel.admin.v1.AdminService.MarkBackup:output_type -> runnel.admin.v1.MarkBackupResponse
+	60, // [60:81] is the sub-list for method output_type
+	39, // [39:60] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_runnel_admin_v1_admin_proto_init() }
@@ -3384,7 +3399,7 @@ func file_runnel_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_admin_v1_admin_proto_rawDesc), len(file_runnel_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
