@@ -159,6 +159,30 @@ func TestWhatAServerTakesAwayOrChangesIsTampering(t *testing.T) {
 	}
 }
 
+// An event whose kind cannot be erased has its body and salt. A server that takes them away is noticed, although the hash still fits.
+func TestAnErasedEventOfStructureIsTampering(t *testing.T) {
+	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
+		t.Run(codec.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g, h := newGateway(), newHistory(1)
+				added := encoded(&conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"carol"}}}})
+				h.add(conversationv1.EventKind_EVENT_KIND_MEMBERS_ADDED, added, chain.Erase)
+				_, v := start(t, g, fromFirst, func(cfg *client.Config) { cfg.Codec = codec })
+				l, _ := g.accept(t, connected(h.info()))
+				l.send(h.push(1), h.push(2))
+				l.send(h.page(l.recv(t)))
+				l.send(h.page(l.recv(t))) // the event that is tampered with
+				l.silent(t)
+				require.Equal(t, upTo(1, 1), v.seqs(h.id))
+				require.Len(t, v.broken, 1)
+				var broken *chain.Broken
+				require.ErrorAs(t, v.broken[0], &broken)
+				require.Equal(t, ids.Seq(2), broken.Seq)
+			})
+		})
+	}
+}
+
 // JSON contains the body twice: decoded, and as the bytes that are hashed.
 func TestWhatJSONSaysBesideTheBytesIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
