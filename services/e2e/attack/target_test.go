@@ -79,6 +79,8 @@ func start(t *testing.T, a attack) *target {
 	cfg.NATS.Partitions, cfg.NATS.MaxBytes, cfg.Auth.HMACSecret = 4, 8<<20, secret
 	cfg.Gateway.RequestTimeout, cfg.Admin.RequestTimeout, cfg.RPC.HandshakeTimeout = requestTimeout, requestTimeout, authenticationTimeout
 	cfg.Gateway.ConnectTimeout, cfg.Gateway.AuthenticationTimeout = connectTimeout, authenticationTimeout
+	// The clients of the tests answer no heartbeats and acknowledge nothing, and an attack may take minutes.
+	cfg.Gateway.Heartbeat, cfg.Gateway.AckTimeout = time.Hour, time.Hour
 	// On a loaded machine these take long. Their warnings would count among the lines of the attack.
 	cfg.Delivery.LeaseTTL, cfg.Delivery.AppendTimeout = time.Minute, time.Minute
 	if a.settings != nil {
