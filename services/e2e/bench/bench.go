@@ -17,27 +17,33 @@ import (
 
 // scenario is a measurement. Most scenarios run against a system of their own.
 type scenario struct {
-	number   int
-	name     string // for file names
-	title    string
-	extra    bool // a variant that a quick run leaves out
-	separate bool // runs only with separate services
-	copies   int  // number of gateways and workers
-	run      func(ctx context.Context, t *trial) error
+	number int
+	name   string // for file names
+	title  string
+	extra  bool   // a variant that a quick run leaves out
+	mode   string // the only one that it runs in; empty for both
+	copies int    // number of gateways and workers
+	run    func(ctx context.Context, t *trial) error
 }
 
 var scenarios = []scenario{
-	{1, "groups", "groups at a fixed rate", false, false, 1, groupsPaced},
-	{2, "closed", "groups in a closed loop", false, false, 1, groupsClosed},
-	{2, "closed-no-receipts", "groups in a closed loop, without receipts", true, false, 1, groupsClosedWithoutReceipts},
-	{3, "acks", "committed acks", false, false, 1, committedAcks},
-	{4, "flood", "one room flat out", false, false, 1, roomFlatOut},
-	{5, "room", "one room at a fixed rate", false, false, 1, roomPaced},
-	{5, "room-no-receipts", "one room at a fixed rate, without receipts", true, false, 1, roomPacedWithoutReceipts},
-	{6, "idle", "idle connections", false, false, 1, idleConnections},
-	{7, "return", "many clients return", false, false, 1, manyReturn},
-	{8, "long", "one client returns after long", false, false, 1, oneReturns},
-	{9, "failover", "failover", false, true, 2, failover},
+	{1, "groups", "groups at a fixed rate", false, "", 1, groupsPaced},
+	{2, "closed", "groups in a closed loop", false, "", 1, groupsClosed},
+	{2, "closed-no-receipts", "groups in a closed loop, without receipts", true, "", 1, groupsClosedWithoutReceipts},
+	{3, "acks", "committed acks", false, "", 1, committedAcks},
+	{4, "flood", "one room flat out", false, "", 1, roomFlatOut},
+	{5, "room", "one room at a fixed rate", false, "", 1, roomPaced},
+	{5, "room-no-receipts", "one room at a fixed rate, without receipts", true, "", 1, roomPacedWithoutReceipts},
+	{6, "idle", "idle connections", false, "", 1, idleConnections},
+	{7, "return", "many clients return", false, "", 1, manyReturn},
+	{8, "long", "one client returns after long", false, "", 1, oneReturns},
+	{9, "failover", "failover", false, separate, 2, failover},
+	{10, "groups-fast", "groups at a high fixed rate", false, "", 1, groupsFast},
+	{11, "window", "one room flat out, few messages in flight", false, "", 1, roomFewInFlight},
+	{12, "idle-groups", "idle groups", false, "", 1, idleGroups},
+	{13, "burst", "many groups created at once", false, "", 1, burst},
+	{14, "restart", "standalone killed and restarted", false, standalone, 1, restart},
+	{15, "growth", "memory under traffic", false, "", 1, growth},
 }
 
 // trial is one scenario against one system.
@@ -139,7 +145,7 @@ func (c Config) plan(mode string) [][]scenario {
 	var plan [][]scenario
 	for _, s := range scenarios {
 		switch {
-		case (len(c.Only) > 0 && !slices.Contains(c.Only, s.number)) || (s.separate && mode != separate),
+		case (len(c.Only) > 0 && !slices.Contains(c.Only, s.number)) || (s.mode != "" && s.mode != mode),
 			s.extra && (c.Quick || c.Smoke):
 		case c.Smoke && len(plan) > 0:
 			plan[0] = append(plan[0], s)

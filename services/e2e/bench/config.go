@@ -40,6 +40,17 @@ type sizes struct {
 	failGroups        int
 	failRate          int
 	failAfter         time.Duration // how long the load continues after a fault
+	fastRate          int           // messages/s over all groups
+	fewInFlight       int           // messages to the room
+	many              manyGroups
+	some, lots        int // messages after which memory is measured
+}
+
+// manyGroups are groups of users who are in several each.
+type manyGroups struct {
+	users, idle int // connections, and idle groups of them
+	burst       int // groups that are created at once
+	rate        int // messages/s into idle groups
 }
 
 // full are the sizes to which the targets refer.
@@ -49,6 +60,8 @@ var full = sizes{
 	idle: 10_000, idleGroup: 10, idleRest: 5 * time.Second,
 	back: 1000, missed: 100, long: 10_000,
 	failGroups: 100, failRate: 500, failAfter: 6 * time.Second,
+	fastRate: 4000, fewInFlight: 16, some: 5000, lots: 100_000,
+	many: manyGroups{users: 2000, idle: 20_000, burst: 15_000, rate: 2000},
 }
 
 // tiny runs every scenario in seconds.
@@ -58,6 +71,8 @@ var tiny = sizes{
 	idle: 100, idleGroup: 10, idleRest: 200 * time.Millisecond,
 	back: 20, missed: 20, long: 300,
 	failGroups: 5, failRate: 50, failAfter: 2500 * time.Millisecond,
+	fastRate: 200, fewInFlight: 4, some: 50, lots: 200,
+	many: manyGroups{users: 20, idle: 50, burst: 40, rate: 200},
 }
 
 func (c Config) complete() (Config, sizes, error) {

@@ -45,14 +45,14 @@ func (r *Report) markdown() string {
 	}
 	fmt.Fprintf(&b, ". Median of %d runs of %s s (lowest–highest); other programs took at most %.2f processors. **Bold** misses its target.\n\n",
 		r.Options.Runs, number(r.Options.Window), r.OtherCores)
-	b.WriteString("| | what | unit | Centrifugo memory | Centrifugo Redis always · PostgreSQL | Tinode | target | Runnel standalone | Runnel separate, PostgreSQL |\n")
+	b.WriteString("| | what | unit | Centrifugo memory | Centrifugo Redis always | Tinode | target | Runnel standalone | Runnel separate, PostgreSQL |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|---|\n")
 	for _, row := range rows {
 		alone, apart := r.cell(standalone, row), r.cell(separate, row)
 		if alone == "" && apart == "" {
 			continue
 		}
-		fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %s | %s | %s |\n", row.scenario, row.what, row.unit, row.memory, row.durable, row.tinode, row.target, alone, apart)
+		fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %s | %s | %s |\n", row.scenario, row.what, row.unit, row.peers.memory, row.peers.durable, row.peers.tinode, row.target(), alone, apart)
 	}
 	b.WriteString("\n")
 	return b.String()

@@ -138,7 +138,9 @@ func (r *Report) Print(out io.Writer) {
 			}
 			verdict := ""
 			switch {
-			case r.Options.Smoke || f.Target == 0:
+			case r.Options.Smoke:
+			case f.Target == 0:
+				verdict = "no target"
 			case f.Met:
 				verdict = "target " + number(f.Target) + ": met"
 			default:

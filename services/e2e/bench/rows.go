@@ -1,53 +1,72 @@
 package bench
 
-// row describes one figure of one scenario, with its target and the figures of peers. A target of 0 means that there is
-// none. Smaller values are better, unless more is set.
+import "fmt"
+
+// row describes one figure of one scenario, with its targets and the figures of peers. Smaller values are better, unless more
+// is set.
 type row struct {
 	scenario int
 	key      string // the key passed to trial.record
 	metric   string
 	what     string
 	unit     string
-	// the peers' figures and the target, as they are printed
-	memory, durable, tinode, target string
-	standalone, separate            float64
-	more                            bool
+	// peers are the peers' figures, as they are printed.
+	peers peers
+	// standalone and separate are the targets; 0 means that the row has none.
+	standalone, separate float64
+	more                 bool
 }
 
-// The peers were measured on a comparable machine: Centrifugo 6.9 with its memory engine (not durable), with Redis
-// syncing before each reply (first figure) and with PostgreSQL (second figure); and Tinode on PostgreSQL.
+// peers are Centrifugo 6.9.1 with its memory engine, which keeps nothing; the same with Redis 7.0 that syncs before each reply; and
+// Tinode on PostgreSQL 15. All were measured on this machine, with messages of the same size, on 2026-11-28.
+type peers struct{ memory, durable, tinode string }
+
+var none peers
+
 var rows = []row{
-	{1, "groups", "p50", "500 groups of 4, 1,000 messages/s: sender → receiver p50", "ms", "0.14", "0.46 · 14", "1.06", "≤ 1 standalone, ≤ 3 separate", 1, 3, false},
-	{1, "groups", "p99", "the same, p99", "ms", "0.33", "2.0 · 46", "14.8", "≤ 5 standalone, ≤ 12 separate", 5, 12, false},
-	{1, "groups", "cpu", "the same, CPU per message", "µs", "156", "325 · 1,724", "868", "≤ 300 standalone, ≤ 500 separate", 300, 500, false},
-	{2, "closed", "rate", "the same groups, 2,000 senders in a closed loop", "messages/s", "23,200", "15,500 · 2,600", "2,050", "≥ 16,000 standalone, ≥ 8,000 separate", 16_000, 8_000, true},
-	{2, "closed", "cpu", "the same, CPU per message", "µs", "54", "82 · 534", "634", "≤ 90 standalone", 90, 0, false},
-	{2, "closed", "ack p50", "the same, committed ack p50", "ms", "", "", "", "", 0, 0, false},
-	{2, "closed", "ack p99", "the same, committed ack p99", "ms", "", "", "", "", 0, 0, false},
-	{2, "closed, no receipts", "rate", "the same without receipts", "messages/s", "", "", "", "", 0, 0, true},
-	{2, "closed, no receipts", "cpu", "the same, CPU per message", "µs", "", "", "", "", 0, 0, false},
-	{3, "acks 100", "p50", "committed ack at 100 messages/s p50", "ms", "", "", "", "", 0, 0, false},
-	{3, "acks 100", "p99", "the same, p99", "ms", "", "", "", "", 0, 0, false},
-	{3, "acks 1000", "p50", "committed ack at 1,000 messages/s p50", "ms", "", "", "", "", 0, 0, false},
-	{3, "acks 1000", "p99", "the same, p99", "ms", "", "", "", "", 0, 0, false},
-	{3, "acks 2000", "p50", "committed ack at 2,000 messages/s p50", "ms", "", "", "", "≤ 5", 5, 5, false},
-	{3, "acks 2000", "p99", "the same, p99", "ms", "", "", "", "≤ 30", 30, 30, false},
-	{4, "flood", "rate", "1 → 1,000 connections flat out", "deliveries/s", "704,000", "(everysec) 375,000 · 285,000", "88,000", "≥ 700,000", 700_000, 700_000, true},
-	{4, "flood", "cpu", "the same, CPU per delivery", "µs", "1.8", "3.0 · 4.5", "14", "≤ 1.8", 1.8, 1.8, false},
-	{5, "room", "p50", "1 → 1,000 connections at 20 events/s: p50", "ms", "7.3", "8.1 · 65", "11", "≤ 6", 6, 6, false},
-	{5, "room", "p99", "the same, p99", "ms", "12", "13 · 129", "28", "≤ 10", 10, 10, false},
-	{5, "room", "cpu", "the same, CPU per delivery", "µs", "11.5", "12.6 · 14.8", "23", "≤ 8", 8, 8, false},
-	{5, "room, no receipts", "p50", "the same without receipts: p50", "ms", "", "", "", "", 0, 0, false},
-	{5, "room, no receipts", "p99", "the same, p99", "ms", "", "", "", "", 0, 0, false},
-	{5, "room, no receipts", "cpu", "the same, CPU per delivery", "µs", "", "", "", "", 0, 0, false},
-	{6, "idle", "memory", "10,000 idle connections, each in one group of 10: RSS per connection", "KiB", "37–44", "", "34", "≤ 12", 12, 12, false},
-	{6, "idle", "cpu", "the same, CPU per connect and join", "µs", "186", "", "565", "≤ 150", 150, 150, false},
-	{7, "return", "time", "1,000 clients back at once, each missing 100 messages: all whole, in order", "ms", "446", "774 · 674", "811, newest first", "≤ 300", 300, 300, false},
-	{8, "long", "time", "one client, 10,000 missed events", "ms", "refused (300 at most)", "", "100 a page", "≤ 1,000", 1000, 1000, false},
-	{9, "worker killed", "time", "delivery worker killed: longest wait of a send", "ms", "", "", "", "≤ 3,000", 0, 3000, false},
-	{9, "worker stopped", "time", "delivery worker stopped cleanly: longest wait of a send", "ms", "", "", "", "≤ 300", 0, 300, false},
-	{9, "gateway killed", "p50", "gateway killed: its clients live elsewhere, median", "ms", "", "", "", "≤ 2,000", 0, 2000, false},
-	{9, "gateway killed", "last", "the same, the last of them", "ms", "", "", "", "", 0, 0, false},
+	{1, "groups", "p50", "500 groups of 4, 1,000 messages/s: sender → receiver p50", "ms", peers{"0.15", "0.44", "1.05"}, 0.7, 1.5, false},
+	{1, "groups", "p99", "the same, p99", "ms", peers{"0.42", "1.7", "6.9"}, 2.5, 6, false},
+	{1, "groups", "cpu", "the same, CPU per message", "µs", peers{"149", "360", "816"}, 300, 600, false},
+	{2, "closed", "rate", "the same groups, 2,000 senders in a closed loop", "messages/s", peers{"18,000", "15,000", "1,840"}, 18_000, 15_000, true},
+	{2, "closed", "cpu", "the same, CPU per message", "µs", peers{"57", "83", "723"}, 65, 95, false},
+	{2, "closed", "ack p50", "the same, committed ack p50", "ms", none, 0, 0, false},
+	{2, "closed", "ack p99", "the same, committed ack p99", "ms", none, 0, 0, false},
+	{2, "closed, no receipts", "rate", "the same without receipts", "messages/s", none, 0, 0, true},
+	{2, "closed, no receipts", "cpu", "the same, CPU per message", "µs", none, 0, 0, false},
+	{3, "acks 100", "p50", "committed ack at 100 messages/s p50", "ms", none, 0, 0, false},
+	{3, "acks 100", "p99", "the same, p99", "ms", none, 0, 0, false},
+	{3, "acks 1000", "p50", "committed ack at 1,000 messages/s p50", "ms", none, 0, 0, false},
+	{3, "acks 1000", "p99", "the same, p99", "ms", none, 0, 0, false},
+	{3, "acks 2000", "p50", "committed ack at 2,000 messages/s p50", "ms", none, 2, 5, false},
+	{3, "acks 2000", "p99", "the same, p99", "ms", none, 10, 30, false},
+	{4, "flood", "rate", "1 → 1,000 connections, 256 messages in flight", "deliveries/s", none, 0, 0, true},
+	{4, "flood", "cpu", "the same, CPU per delivery", "µs", none, 0, 0, false},
+	{5, "room", "p50", "1 → 1,000 connections at 20 events/s: p50", "ms", peers{"7.3", "8.1", "10"}, 6.5, 7.5, false},
+	{5, "room", "p99", "the same, p99", "ms", peers{"12.8", "12.6", "21"}, 11, 12, false},
+	{5, "room", "cpu", "the same, CPU per delivery", "µs", peers{"11.3", "12.6", "17.6"}, 9, 11, false},
+	{5, "room, no receipts", "p50", "the same without receipts: p50", "ms", none, 0, 0, false},
+	{5, "room, no receipts", "p99", "the same, p99", "ms", none, 0, 0, false},
+	{5, "room, no receipts", "cpu", "the same, CPU per delivery", "µs", none, 0, 0, false},
+	{6, "idle", "memory", "10,000 idle connections, each in one group of 10: RSS per connection", "KiB", peers{"47.5", "", "37.7"}, 10, 10, false},
+	{6, "idle", "cpu", "the same, CPU per connect and join", "µs", peers{"138", "", "431"}, 110, 200, false},
+	{7, "return", "time", "1,000 clients back at once, each missing 100 messages: all whole, in order", "ms", peers{"306", "", "1,457, newest first"}, 220, 280, false},
+	{8, "long", "time", "one client, 10,000 missed events", "ms", peers{"48 with limits raised", "", "100 a page"}, 100, 120, false},
+	{9, "worker killed", "time", "delivery worker killed: longest wait of a send", "ms", none, 0, 2000, false},
+	{9, "worker stopped", "time", "delivery worker stopped cleanly: longest wait of a send", "ms", none, 0, 100, false},
+	{9, "gateway killed", "p50", "gateway killed: its clients live elsewhere, median", "ms", none, 0, 0, false},
+	{9, "gateway killed", "last", "the same, the last of them", "ms", none, 0, 0, false},
+	{10, "groups fast", "p50", "500 groups of 4, 4,000 messages/s: sender → receiver p50", "ms", peers{tinode: "2,000/s at most"}, 0, 0, false},
+	{10, "groups fast", "p99", "the same, p99", "ms", none, 15, 0, false},
+	{10, "groups fast", "cpu", "the same, CPU per message", "µs", none, 150, 0, false},
+	{11, "window", "rate", "1 → 1,000 connections, 16 messages in flight", "deliveries/s", peers{"772,000", "", "63,000"}, 900_000, 750_000, true},
+	{11, "window", "cpu", "the same, CPU per delivery", "µs", peers{"1.37", "", "16.6"}, 1.1, 1.5, false},
+	{12, "idle groups", "memory", "20,000 idle groups of 4, 2,000 connections: RSS above none", "MiB", none, 60, 60, false},
+	{12, "idle groups", "memory after one", "the same, after one message in each", "MiB", none, 120, 120, false},
+	{13, "burst", "lag", "15,000 groups created at once: all members have them, after the last commit", "ms", none, 1000, 1000, false},
+	{13, "burst", "time", "the same, after the first request", "ms", none, 0, 0, false},
+	{14, "restart", "time", "standalone killed and restarted: until the next commit", "ms", none, 500, 0, false},
+	{15, "growth", "some", "RSS above that of the connections, after 5,000 messages", "MiB", none, 0, 0, false},
+	{15, "growth", "many", "the same, after 100,000 messages", "MiB", none, 0, 0, false},
 }
 
 // targetFor returns the row's target in a mode; 0 if there is none.
@@ -56,6 +75,25 @@ func (r row) targetFor(mode string) float64 {
 		return r.standalone
 	}
 	return r.separate
+}
+
+// target prints the targets.
+func (r row) target() string {
+	sign := "≤ "
+	if r.more {
+		sign = "≥ "
+	}
+	switch {
+	case r.standalone == 0 && r.separate == 0:
+		return "none"
+	case r.standalone == r.separate:
+		return sign + number(r.standalone)
+	case r.separate == 0:
+		return sign + number(r.standalone) + " standalone"
+	case r.standalone == 0:
+		return sign + number(r.separate) + " separate"
+	}
+	return fmt.Sprintf("%s%s standalone, %s%s separate", sign, number(r.standalone), sign, number(r.separate))
 }
 
 // met reports whether a value meets a target.

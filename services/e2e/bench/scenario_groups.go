@@ -77,18 +77,24 @@ func under(ctx context.Context, runs int, warmup time.Duration, play func(contex
 	return settle(ctx)
 }
 
-func groupsPaced(ctx context.Context, t *trial) error {
+func groupsPaced(ctx context.Context, t *trial) error { return groupsAt(ctx, t, "groups", t.rate) }
+
+func groupsFast(ctx context.Context, t *trial) error {
+	return groupsAt(ctx, t, "groups fast", t.fastRate)
+}
+
+func groupsAt(ctx context.Context, t *trial, key string, rate int) error {
 	c, err := t.talkers(ctx, true)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	return paced(ctx, t, c, t.rate, func(run int, seen *talk, spent cost) {
+	return paced(ctx, t, c, rate, func(run int, seen *talk, spent cost) {
 		n := float64(seen.acks.count())
 		p50, p99 := seen.deliveries.quantile(0.5), seen.deliveries.quantile(0.99)
-		t.record("groups", "p50", ms(p50))
-		t.record("groups", "p99", ms(p99))
-		t.record("groups", "cpu", spent.micros(n))
+		t.record(key, "p50", ms(p50))
+		t.record(key, "p99", ms(p99))
+		t.record(key, "cpu", spent.micros(n))
 		t.progressf("run %d: %.0f messages/s, sender → receiver p50 %.2f ms, p99 %.2f ms, CPU %.0f µs a message (load generator %.0f)",
 			run+1, spent.rate(n), ms(p50), ms(p99), spent.micros(n), perUnit(spent.load, n))
 	})

@@ -13,6 +13,14 @@ import (
 // sends a new message whenever all other members have received one. If the sender waited only for outcomes, the scenario
 // would measure how fast the server closes slow readers: commits are much faster than deliveries to a thousand members.
 func roomFlatOut(ctx context.Context, t *trial) error {
+	return roomWithWindow(ctx, t, "flood", t.roomWindow)
+}
+
+func roomFewInFlight(ctx context.Context, t *trial) error {
+	return roomWithWindow(ctx, t, "window", t.fewInFlight)
+}
+
+func roomWithWindow(ctx context.Context, t *trial, key string, inFlight int) error {
 	c, err := t.present(ctx, 1, t.room, true)
 	if err != nil {
 		return err
@@ -34,7 +42,7 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 		outcome: func(client *load.Client, _ int64, seq uint64, _ int64) { c.committed(client, seq) },
 	})
 	return under(ctx, t.Runs, t.Warmup, func(ctx context.Context) error {
-		for range t.roomWindow {
+		for range inFlight {
 			if err := c.send(sender); err != nil {
 				return err
 			}
@@ -55,8 +63,8 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 		if err != nil {
 			return err
 		}
-		t.record("flood", "rate", spent.rate(n))
-		t.record("flood", "cpu", spent.micros(n))
+		t.record(key, "rate", spent.rate(n))
+		t.record(key, "cpu", spent.micros(n))
 		t.progressf("run %d: %.0f deliveries/s of %.0f bytes, CPU %.2f µs each (load generator %.2f)", run+1, spent.rate(n),
 			float64(c.loop.Bytes()-bytes)/n, spent.micros(n), perUnit(spent.load, n))
 		return nil

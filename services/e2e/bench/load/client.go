@@ -14,14 +14,14 @@ import (
 // TextBytes is the size of every message's text.
 const TextBytes = 128
 
-// Client is one device of one user in one conversation. Make it with NewClient, and connect it with Loop.Connect. After
-// it was closed it may be connected again, and then resumes.
+// Client is one device of one user, in one conversation (NewClient) or in all conversations of the user (NewMember).
+// Connect it with Loop.Connect. After it was closed it may be connected again, and then resumes.
 //
 //	closed ──Connect──▶ dialing ──socket open──▶ upgrading ──101──▶ connecting ──connected──▶ open
 //	   ▲                                                                                       │
 //	   └──────────────────────── Close, or the server closed ──────────────────────────────────┘
 type Client struct {
-	// User and Conversation are the client's user and its conversation.
+	// User and Conversation are the client's user and its conversation; Conversation is empty for a client in several.
 	User, Conversation string
 	// Index is free for use by the client's owner.
 	Index int
@@ -35,6 +35,7 @@ type Client struct {
 	carry       []byte // the beginning of an incomplete frame
 	known       bool   // seq is known, so the next connection resumes
 	seq         uint64 // every event up to this one has been received
+	places      places // instead of seq, for a client in several conversations
 	ackWaiting  bool
 	connectedAt int64
 	closedAs    string // the server's close code
@@ -87,16 +88,19 @@ var padding = func() []byte {
 	return []byte(words)
 }()
 
-// Submit sends a message. now is the time of sending; it becomes the request id and the digits at the beginning of the
-// text. Each message of a client needs a different now.
-func (c *Client) Submit(now int64) error {
+// Submit sends a message to the client's conversation. now is the time of sending; it becomes the request id and the digits
+// at the beginning of the text. Each message of a client needs a different now.
+func (c *Client) Submit(now int64) error { return c.SubmitTo(c.Conversation, now) }
+
+// SubmitTo is Submit to a conversation of the client's user.
+func (c *Client) SubmitTo(conversation string, now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.payload[:0]
 	p = append(p, `{"id":"`...)
 	p = strconv.AppendInt(p, now, 10)
 	p = append(p, `","submit":{"conversationId":"`...)
-	p = append(p, c.Conversation...)
+	p = append(p, conversation...)
 	p = append(p, `","commandId":"`...)
 	p = c.appendCommandID(p)
 	p = append(p, `","body":{"message":{"text":"`...)
@@ -138,7 +142,10 @@ func (c *Client) sendConnect() error {
 	p = append(p, `{"id":"1","connect":{"token":"`...)
 	p = append(p, c.token...)
 	p = append(p, `","deviceId":"bench"`...)
-	if c.known {
+	switch {
+	case c.places != nil:
+		p = c.places.appendResume(p)
+	case c.known:
 		p = fmt.Appendf(p, `,"resume":[{"conversationId":"%s","seq":"%d"}]`, c.Conversation, c.seq)
 	}
 	if c.noReceipts {
@@ -154,11 +161,13 @@ func (c *Client) sendAck() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.payload[:0]
-	p = append(p, `{"ack":{"positions":[{"conversationId":"`...)
-	p = append(p, c.Conversation...)
-	p = append(p, `","delivered":"`...)
-	p = strconv.AppendUint(p, c.seq, 10)
-	p = append(p, `"}]}}`...)
+	p = append(p, `{"ack":{"positions":[`...)
+	if c.places != nil {
+		p = c.places.appendAcks(p)
+	} else {
+		p = appendAck(p, c.Conversation, c.seq)
+	}
+	p = append(p, `]}}`...)
 	c.payload = p
 	return c.writeLocked(opText, c.payload)
 }

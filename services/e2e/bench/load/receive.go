@@ -81,7 +81,10 @@ func (l *Loop) lines(c *Client, payload []byte, handler Handler, now int64) erro
 				handler.Outcome(c, int64(id), 0, now)
 			}
 		case kindConnected:
-			if !c.known {
+			switch {
+			case c.places != nil:
+				c.places.start(body)
+			case !c.known:
 				c.seq, c.known = headOf(body), true
 			}
 			c.state, c.connectedAt = stateOpen, now
@@ -100,17 +103,21 @@ func (l *Loop) lines(c *Client, payload []byte, handler Handler, now int64) erro
 
 func (l *Loop) event(c *Client, body []byte, handler Handler, now int64) error {
 	conversation, seq, ok := position(body)
-	if !ok || string(conversation) != c.Conversation {
+	if !ok || (c.places == nil && string(conversation) != c.Conversation) {
 		return fmt.Errorf("an event of another conversation, or of another form: %.120s", body)
 	}
-	if seq <= c.seq {
+	last := &c.seq
+	if c.places != nil {
+		last = c.places.of(conversation)
+	}
+	if seq <= *last {
 		l.repeats.Add(1)
 		return nil
 	}
-	if seq != c.seq+1 {
-		return fmt.Errorf("event %d came after event %d: the stream has a hole", seq, c.seq)
+	if seq != *last+1 {
+		return fmt.Errorf("event %d came after event %d: the stream has a hole", seq, *last)
 	}
-	c.seq = seq
+	*last = seq
 	if !c.ackWaiting {
 		c.ackWaiting = true
 		l.acks = append(l.acks, dueAck{c, now + int64(ackDelay)})

@@ -60,6 +60,8 @@ var (
 	textKey         = []byte(`"text":"`)
 	senderKey       = []byte(`"sender":"`)
 	headKey         = []byte(`"head":`)
+	listedKey       = []byte(`"conversationId":`)
+	quote           = []byte(`"`)
 	errorKey        = []byte(`"error":{`)
 )
 
@@ -107,6 +109,21 @@ func SentAt(event []byte) int64 {
 	_, text, _ := bytes.Cut(event, textKey)
 	n, _ := number(text)
 	return int64(n)
+}
+
+// headsOf reads the conversations in the answer to connect and their heads.
+func headsOf(connected []byte, found func(conversation []byte, head uint64)) {
+	for {
+		_, rest, more := bytes.Cut(connected, listedKey)
+		if !more {
+			return
+		}
+		_, rest, _ = bytes.Cut(rest, quote)
+		id, rest, _ := bytes.Cut(rest, quote)
+		connected = rest
+		own, _, _ := bytes.Cut(rest, listedKey) // a head of 0 is left out
+		found(id, headOf(own))
+	}
 }
 
 // headOf reads the head of the first conversation in the answer to connect; 0 if there is none.

@@ -1,0 +1,112 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/services/e2e/bench/load"
+)
+
+// assembly is users who are in several groups each, with one client each.
+type assembly struct {
+	*crowd
+
+	groups []string // conversation ids
+}
+
+// assemble makes the clients of users who are in no group yet. No client is connected.
+func assemble(s *system, users int) (*assembly, error) {
+	s.crowds++
+	a := &assembly{crowd: &crowd{system: s, clients: make([]*load.Client, users)}}
+	for i := range users {
+		user := fmt.Sprintf("c%d-u%d", s.crowds, i)
+		token, err := s.Token(user)
+		if err != nil {
+			return nil, err
+		}
+		a.clients[i] = load.NewMember(user, token)
+		a.clients[i].Index = i
+	}
+	var err error
+	a.loop, err = load.NewLoop(&listener{})
+	return a, err
+}
+
+// member returns the client that is member i of group g of this size. The groups are spread evenly over the users, and no two of
+// them have the same members.
+func (a *assembly) member(g, i, size int) *load.Client {
+	users := len(a.clients)
+	return a.clients[(g+i*(users/size+1+g/users))%users]
+}
+
+// create makes groups, many at a time, and returns when all are committed.
+func (a *assembly) create(ctx context.Context, groups, size, atOnce int) error {
+	first := len(a.groups)
+	a.groups = append(a.groups, make([]string, groups)...)
+	making, group := errgroup.WithContext(ctx)
+	making.SetLimit(atOnce)
+	for g := first; g < first+groups; g++ {
+		making.Go(func() error {
+			others := make([]string, 0, size-1)
+			for i := 1; i < size; i++ {
+				others = append(others, a.member(g, i, size).User)
+			}
+			conversation, _, err := a.system.submit(group, &deliveryv1.SubmitRequest{Sender: a.member(g, 0, size).User, Body: &conversationv1.Body{
+				Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+					Kind: conversationv1.Kind_KIND_GROUP, Name: fmt.Sprintf("group %d", g), Members: others,
+				}},
+			}})
+			if err != nil {
+				return fmt.Errorf("create group %d: %w", g, err)
+			}
+			a.groups[g] = conversation
+			return nil
+		})
+	}
+	return making.Wait()
+}
+
+// say sends one message to each group at a fixed rate, and returns when every member has received it.
+func (a *assembly) say(ctx context.Context, size, rate int) error {
+	var delivered atomic.Int64
+	all := make(chan struct{})
+	want := int64(len(a.groups) * size)
+	a.loop.Handle(&listener{event: func(_ *load.Client, _ uint64, event []byte, _ int64) {
+		if load.SentAt(event) > 0 && delivered.Add(1) == want {
+			close(all)
+		}
+	}})
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	_, err := load.Pace(sending, rate, func(g int) error {
+		if g == len(a.groups)-1 {
+			stop()
+		}
+		return a.member(g, 0, size).SubmitTo(a.groups[g], load.Now())
+	})
+	if err != nil {
+		return err
+	}
+	return a.await(ctx, all, func() string { return fmt.Sprintf("%d of %d messages were delivered", delivered.Load(), want) })
+}
+
+// await waits for a limited time until done is closed.
+func (a *assembly) await(ctx context.Context, done <-chan struct{}, state func() string) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	select {
+	case <-done:
+		return a.loop.Failures()
+	case <-ctx.Done():
+		if err := a.loop.Failures(); err != nil {
+			return err // this error explains the other
+		}
+		return fmt.Errorf("%s: %w", state(), ctx.Err())
+	}
+}

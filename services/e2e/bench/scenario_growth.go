@@ -1,0 +1,74 @@
+package bench
+
+import (
+	"context"
+
+	"github.com/runnelhq/runnel/services/e2e/bench/load"
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+// growth measures how memory rises under traffic: above that of freshly started services with everybody connected, after some
+// messages and after many.
+func growth(ctx context.Context, t *trial) error {
+	c, err := gather(ctx, t.system, t.groups, t.groupSize, true)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	for run := range t.Runs {
+		if err := t.restart(ctx); err != nil {
+			return err
+		}
+		if err := c.connect(ctx); err != nil {
+			return err
+		}
+		if err := launch.Sleep(ctx, t.idleRest); err != nil {
+			return err
+		}
+		before := t.memory()
+		some, err := t.memoryAfter(ctx, c, t.some, t.rate)
+		if err != nil {
+			return err
+		}
+		many, err := t.memoryAfter(ctx, c, t.lots-t.some, t.fastRate)
+		if err != nil {
+			return err
+		}
+		t.record("growth", "some", mib(some-before))
+		t.record("growth", "many", mib(many-before))
+		t.progressf("run %d: RSS %.0f MiB with %d connections, %.0f more after %d messages, %.0f more after %d", run+1, mib(before), len(c.clients),
+			mib(some-before), t.some, mib(many-before), t.lots)
+		if err := t.sayMemory(ctx); err != nil {
+			return err
+		}
+		c.loop.Disconnect(c.clients...)
+		if err := t.awaitNobody(ctx); err != nil {
+			return err
+		}
+	}
+	return c.loop.Failures()
+}
+
+// memoryAfter sends messages to all groups in turn at a fixed rate, and returns the RSS after everybody has them and a rest.
+func (t *trial) memoryAfter(ctx context.Context, c *crowd, messages, rate int) (int64, error) {
+	c.loop.Handle(&listener{outcome: func(client *load.Client, _ int64, seq uint64, _ int64) { c.committed(client, seq) }})
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	groups := len(c.clients) / c.size
+	_, err := load.Pace(sending, rate, func(i int) error {
+		if i == messages-1 {
+			stop()
+		}
+		return c.send(c.clients[i%groups*c.size+i/groups%c.size])
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := c.settle(ctx); err != nil {
+		return 0, err
+	}
+	if err := launch.Sleep(ctx, t.idleRest); err != nil {
+		return 0, err
+	}
+	return t.memory(), nil
+}
