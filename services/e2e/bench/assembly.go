@@ -72,22 +72,27 @@ func (a *assembly) create(ctx context.Context, groups, size, atOnce int) error {
 	return making.Wait()
 }
 
-// say sends one message to each group at a fixed rate, and returns when every member has received it.
+// say sends one message to each group, at a rate that the server can slow down, and returns when every member has received it.
 func (a *assembly) say(ctx context.Context, size, rate int) error {
 	var delivered atomic.Int64
 	all := make(chan struct{})
 	want := int64(len(a.groups) * size)
-	a.loop.Handle(&listener{event: func(_ *load.Client, _ uint64, event []byte, _ int64) {
-		if load.SentAt(event) > 0 && delivered.Add(1) == want {
-			close(all)
-		}
-	}})
+	a.loop.Handle(&listener{
+		event: func(_ *load.Client, _ uint64, event []byte, _ int64) {
+			if load.SentAt(event) > 0 && delivered.Add(1) == want {
+				close(all)
+			}
+		},
+		outcome: func(*load.Client, int64, uint64, int64) { a.answers.Add(1) },
+	})
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	_, err := load.Pace(sending, rate, func(g int) error {
 		if g == len(a.groups)-1 {
 			stop()
 		}
+		a.ease(ctx)
+		a.sends.Add(1)
 		return a.member(g, 0, size).SubmitTo(a.groups[g], load.Now())
 	})
 	if err != nil {

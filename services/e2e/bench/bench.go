@@ -98,28 +98,15 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 	if err != nil {
 		return nil, err
 	}
-	modes := []string{standalone, separate}
-	if cfg.Mode != "both" {
-		modes = []string{cfg.Mode}
-	}
-	if cfg.Keep != "" {
-		if err := os.MkdirAll(cfg.Keep, 0o755); err != nil {
-			return nil, fmt.Errorf("make the directory for data: %w", err)
-		}
-	}
-	dir, err := os.MkdirTemp(cfg.Keep, "runnel-bench-")
+	dir, done, err := cfg.workplace()
 	if err != nil {
-		return nil, fmt.Errorf("make a directory for data: %w", err)
+		return nil, err
 	}
-	if cfg.Keep == "" {
-		defer os.RemoveAll(dir)
-	}
-	// The load generator allocates little, so avoiding garbage collection during measurements is better.
-	defer debug.SetGCPercent(debug.SetGCPercent(800))
+	defer done()
 
 	report = newReport(cfg)
 	var failed []error
-	for _, mode := range modes {
+	for _, mode := range cfg.modes() {
 		fmt.Fprintf(out, "building the programs for %s\n", mode)
 		binaries, err := launch.Build(ctx, filepath.Join(os.TempDir(), "runnel-bench-bin"), "", programs(mode)...)
 		if err != nil {
@@ -127,7 +114,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 		}
 		for _, shared := range cfg.plan(mode) {
 			t := &trial{Config: cfg, sizes: size, mode: mode, report: report, out: out}
-			if err := t.against(ctx, shared, binaries, filepath.Join(dir, mode+"-"+shared[0].name)); err != nil {
+			if err := t.against(ctx, shared, &build{binaries: binaries}, filepath.Join(dir, mode+"-"+shared[0].name)); err != nil {
 				if ctx.Err() != nil {
 					return report, ctx.Err()
 				}
@@ -137,6 +124,35 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 	}
 	report.complete()
 	return report, errors.Join(failed...)
+}
+
+// workplace makes a directory for data and logs, and prepares this process for the load; call done at the end.
+func (c Config) workplace() (dir string, done func(), err error) {
+	if c.Keep != "" {
+		if err := os.MkdirAll(c.Keep, 0o755); err != nil {
+			return "", nil, fmt.Errorf("make the directory for data: %w", err)
+		}
+	}
+	dir, err = os.MkdirTemp(c.Keep, "runnel-bench-")
+	if err != nil {
+		return "", nil, fmt.Errorf("make a directory for data: %w", err)
+	}
+	// The load generator allocates little, so avoiding garbage collection during measurements is better.
+	percent := debug.SetGCPercent(800)
+	return dir, func() {
+		debug.SetGCPercent(percent)
+		if c.Keep == "" {
+			_ = os.RemoveAll(dir)
+		}
+	}, nil
+}
+
+// modes are the modes that are measured.
+func (c Config) modes() []string {
+	if c.Mode == "both" {
+		return []string{standalone, separate}
+	}
+	return []string{c.Mode}
 }
 
 // plan lists the selected scenarios; the scenarios of an inner list share a system. Normally each scenario has its own
@@ -157,7 +173,7 @@ func (c Config) plan(mode string) [][]scenario {
 }
 
 // against runs scenarios against one new system. If a scenario fails, the others are still run.
-func (t *trial) against(ctx context.Context, shared []scenario, binaries launch.Binaries, dir string) (err error) {
+func (t *trial) against(ctx context.Context, shared []scenario, b *build, dir string) (err error) {
 	copies := 1
 	for _, s := range shared {
 		copies = max(copies, s.copies)
@@ -175,7 +191,7 @@ func (t *trial) against(ctx context.Context, shared []scenario, binaries launch.
 		}()
 		flags = traces.flags(t.SampleRatio)
 	}
-	if t.system, err = start(ctx, t.mode, binaries, dir, copies, t.Profile != "", flags); err != nil {
+	if t.system, err = start(ctx, t.mode, b, dir, copies, t.Profile != "", flags); err != nil {
 		return fmt.Errorf("scenario %d: %w", shared[0].number, err)
 	}
 	defer func() {

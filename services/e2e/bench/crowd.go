@@ -148,6 +148,18 @@ func (c *crowd) send(client *load.Client) error {
 	return err
 }
 
+// mostInFlight is how many messages without an outcome a load keeps that is to finish rather than to keep a rate.
+const mostInFlight = 2000
+
+// ease waits while too many messages are without an outcome.
+func (c *crowd) ease(ctx context.Context) {
+	for c.sends.Load()-c.answers.Load() >= mostInFlight && c.loop.Failures() == nil {
+		if launch.Sleep(ctx, time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
 // committed records the outcome of a client's message.
 func (c *crowd) committed(client *load.Client, seq uint64) {
 	c.answers.Add(1)

@@ -3,8 +3,11 @@
 //
 //	config.go      the options
 //	bench.go       Run: the scenarios one after the other, each against a system of its own
+//	compare.go     Compare: the scenarios on several builds in turn
+//	build.go       the programs that are measured, with their settings
 //	system.go      starting a system, and measuring its cost
-//	crowd.go       users in groups, connected and listening
+//	crowd.go       users in groups of their own, connected and listening
+//	assembly.go    users in several groups each
 //	scenario_*.go  the measurements
 //	rows.go        all rows and figures, with targets and comparable systems
 //	report.go, markdown.go  medians and ranges, JSON, the table of README.md

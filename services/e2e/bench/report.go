@@ -110,8 +110,10 @@ func median(values []float64) float64 {
 }
 
 // WriteJSON writes the report to a file.
-func (r *Report) WriteJSON(path string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
+func (r *Report) WriteJSON(path string) error { return writeJSON(path, r) }
+
+func writeJSON(path string, figures any) error {
+	data, err := json.MarshalIndent(figures, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the figures: %w", err)
 	}
@@ -186,10 +188,19 @@ func thisMachine() Machine {
 	var kilobytes float64
 	_, _ = fmt.Sscan(field("/proc/meminfo", "MemTotal"), &kilobytes)
 	m.MemoryGiB = float64(int(kilobytes/1024/1024*10)) / 10
-	if commit, err := exec.Command("git", "describe", "--always", "--dirty").Output(); err == nil {
-		m.Commit = strings.TrimSpace(string(commit))
-	}
+	m.Commit = commitOf(".")
 	return m
+}
+
+// commitOf describes the commit of a checkout; empty if the directory is not one.
+func commitOf(dir string) string {
+	command := exec.Command("git", "describe", "--always", "--dirty")
+	command.Dir = dir
+	commit, err := command.Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(commit))
 }
 
 func firstLine(path string) string {

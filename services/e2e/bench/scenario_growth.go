@@ -49,7 +49,7 @@ func growth(ctx context.Context, t *trial) error {
 	return c.loop.Failures()
 }
 
-// memoryAfter sends messages to all groups in turn at a fixed rate, and returns the RSS after everybody has them and a rest.
+// memoryAfter sends messages to all groups in turn, at a rate that the server can slow down, and returns the RSS after everybody has them and a rest.
 func (t *trial) memoryAfter(ctx context.Context, c *crowd, messages, rate int) (int64, error) {
 	c.loop.Handle(&listener{outcome: func(client *load.Client, _ int64, seq uint64, _ int64) { c.committed(client, seq) }})
 	sending, stop := context.WithCancel(ctx)
@@ -59,6 +59,7 @@ func (t *trial) memoryAfter(ctx context.Context, c *crowd, messages, rate int) (
 		if i == messages-1 {
 			stop()
 		}
+		c.ease(ctx)
 		return c.send(c.clients[i%groups*c.size+i/groups%c.size])
 	})
 	if err != nil {

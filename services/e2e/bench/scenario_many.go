@@ -11,18 +11,17 @@ import (
 )
 
 // idleGroups measures what groups in which nobody speaks cost in memory: the difference between freshly started services with the
-// same number of connections, without groups and with them; and then the difference after one message in each group.
+// same number of connections, without groups and with them; and then the difference after one message in each group. Once it is also
+// measured while the groups are made: their members are connected and receive the first events.
 func idleGroups(ctx context.Context, t *trial) error {
-	begun := time.Now()
 	members, err := assemble(t.system, t.many.users)
 	if err != nil {
 		return err
 	}
 	defer members.close()
-	if err := members.create(ctx, t.many.idle, t.groupSize, creators); err != nil {
+	if err := t.memoryOfNew(ctx, members); err != nil {
 		return err
 	}
-	t.progressf("%d groups of %d were made in %s", t.many.idle, t.groupSize, time.Since(begun).Round(10*time.Millisecond))
 	for run := range t.Runs {
 		loners, err := assemble(t.system, t.many.users)
 		if err != nil {
@@ -57,6 +56,27 @@ func idleGroups(ctx context.Context, t *trial) error {
 		}
 	}
 	return members.loop.Failures()
+}
+
+// memoryOfNew connects everybody, makes the groups, and records the difference in memory.
+func (t *trial) memoryOfNew(ctx context.Context, members *assembly) error {
+	without, err := t.memoryWith(ctx, members)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	if err := members.create(ctx, t.many.idle, t.groupSize, creators); err != nil {
+		return err
+	}
+	took := time.Since(begun)
+	if err := launch.Sleep(ctx, t.idleRest); err != nil {
+		return err
+	}
+	made := t.memory()
+	t.record("idle groups", "memory made", mib(made-without))
+	t.progressf("%d groups of %d were made in %s: RSS %.0f MiB more", t.many.idle, t.groupSize, took.Round(10*time.Millisecond), mib(made-without))
+	members.loop.Disconnect(members.clients...)
+	return t.awaitNobody(ctx)
 }
 
 // memoryWith restarts the services, connects everybody, and returns the RSS after a rest.

@@ -59,16 +59,13 @@ func programs(mode string) []string {
 
 // start starts a system with its data in dir. copies is the number of gateways and workers if the services are separate.
 // All services get the extra flags.
-func start(ctx context.Context, mode string, binaries launch.Binaries, dir string, copies int, profile bool, extra []string) (*system, error) {
-	options := launch.Options{
-		Dir: dir, Binaries: binaries, Store: launch.PostgreSQL, NATSNodes: 1, Gateways: copies, Deliveries: copies, Histories: 1,
-		Flags: map[string][]string{launch.Standalone: limits, launch.Gateway: limits},
-	}
+func start(ctx context.Context, mode string, b *build, dir string, copies int, profile bool, extra []string) (*system, error) {
 	if profile {
 		extra = append(slices.Clone(extra), "--admin.pprof")
 	}
-	for _, program := range []string{launch.Standalone, launch.Gateway, launch.Delivery, launch.History} {
-		options.Flags[program] = append(slices.Clone(options.Flags[program]), extra...)
+	options := launch.Options{
+		Dir: dir, Binaries: b.binaries, Store: launch.PostgreSQL, NATSNodes: 1, Gateways: copies, Deliveries: copies, Histories: 1,
+		Flags: b.flagsWith(extra), Environment: b.environment,
 	}
 	begin, workers := launch.Start, func(s *launch.Suite) []*launch.Process { return s.Deliveries }
 	if mode == standalone {

@@ -51,6 +51,8 @@ type Options struct {
 	Gateways, Deliveries, Histories int
 	// Flags are additional flags by program name. They do not apply to NATS servers, which have a configuration file.
 	Flags map[string][]string
+	// Environment is additional environment of all services, each NAME=VALUE.
+	Environment []string
 	// NATSSync is the sync_interval of the NATS servers: "always", or a duration. Empty means the server's default of two
 	// minutes.
 	NATSSync string
@@ -307,7 +309,7 @@ func (b *builder) try(ctx context.Context, program, name string, flags map[strin
 	}
 	slices.Sort(args)
 	return Run(ctx, Command{
-		Name: name, Path: b.Binaries[program], Args: append(args, b.Flags[program]...), Env: environment,
+		Name: name, Path: b.Binaries[program], Args: append(args, b.Flags[program]...), Env: slices.Concat(environment, b.Environment),
 		Log: b.log(name), Ready: "http://" + admin + "/readyz", Crashed: b.Crashed,
 	})
 }

@@ -44,6 +44,7 @@ type Client struct {
 	// loop's.
 	mu      sync.Mutex
 	fd      int
+	open    bool // authenticated: messages may be sent
 	payload []byte
 	framed  []byte
 	mask    [4]byte
@@ -96,6 +97,9 @@ func (c *Client) Submit(now int64) error { return c.SubmitTo(c.Conversation, now
 func (c *Client) SubmitTo(conversation string, now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.open {
+		return ErrClosed
+	}
 	p := c.payload[:0]
 	p = append(p, `{"id":"`...)
 	p = strconv.AppendInt(p, now, 10)
@@ -176,6 +180,13 @@ func (c *Client) sendPong() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.writeLocked(opText, []byte(`{"pong":{}}`))
+}
+
+// setOpen allows or forbids Submit.
+func (c *Client) setOpen(open bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = open
 }
 
 // writeLocked writes one frame. If the socket does not accept the whole frame, the server has stopped reading with some

@@ -331,7 +331,7 @@ func (l *Loop) drop(c *Client, reason string) {
 func (l *Loop) close(c *Client) {
 	c.mu.Lock()
 	fd := c.fd
-	c.fd = -1
+	c.fd, c.open = -1, false
 	c.mu.Unlock()
 	if fd >= 0 {
 		l.clients[fd] = nil

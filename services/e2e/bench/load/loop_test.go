@@ -155,6 +155,31 @@ func TestAClientResumesAndAnswersHeartbeats(t *testing.T) {
 	require.NoError(t, l.Failures())
 }
 
+// A message before the handshake would break it, and one before the answer to connect is refused by the gateway.
+func TestNothingIsSentBeforeTheClientIsAuthenticated(t *testing.T) {
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	addr := gateway(t, 4, func(*websocket.Conn, *clientv1.ClientFrame) {
+		arrived <- struct{}{}
+		<-proceed
+	})
+	r := newRecord()
+	l, err := NewLoop(r)
+	require.NoError(t, err)
+	defer l.Close()
+	c := NewClient("u1", "token", conversationID, true)
+	c.fd, c.state = 0, stateConnecting // connected, but not authenticated
+	require.ErrorIs(t, c.Submit(Now()), ErrClosed)
+	c.fd, c.state = -1, stateClosed
+	l.Connect(c, addr)
+	<-arrived
+	<-r.opened
+	require.NoError(t, c.Submit(Now()))
+	close(proceed)
+	<-arrived
+	l.Disconnect(c)
+	require.ErrorIs(t, c.Submit(Now()), ErrClosed)
+}
+
 func TestACloseOfTheServerIsTold(t *testing.T) {
 	l, _, r := connected(t, gateway(t, 0, func(ws *websocket.Conn, f *clientv1.ClientFrame) {
 		_ = ws.WriteMessage(websocket.CloseMessage, websocket.FormatCloseMessage(4001, "slow"))

@@ -14,9 +14,9 @@ import (
 
 const otherID = "gzyxwvutsrqponmlkjihgfedcba"
 
-func eventOf(conversation string, seq uint64) *clientv1.ServerFrame {
+func eventOfOther(seq uint64) *clientv1.ServerFrame {
 	f := event(seq, "x")
-	f.GetEvent().ConversationId = conversation
+	f.GetEvent().ConversationId = otherID
 	return f
 }
 
@@ -37,7 +37,7 @@ func TestAMemberFollowsAllItsConversations(t *testing.T) {
 		switch {
 		case f.GetConnect() != nil:
 			resumed <- f.GetConnect().GetResume()
-			answer(ws, eventOf(otherID, 1), event(5, "x"), eventOf(otherID, 2))
+			answer(ws, eventOfOther(1), event(5, "x"), eventOfOther(2))
 		case f.GetAck() != nil:
 			for _, at := range f.GetAck().GetPositions() {
 				acks <- at
@@ -68,7 +68,7 @@ func TestAMemberFollowsAllItsConversations(t *testing.T) {
 func TestAHoleInOneOfManyConversationsIsAFailure(t *testing.T) {
 	addr := gateway(t, 4, func(ws *websocket.Conn, f *clientv1.ClientFrame) {
 		if f.GetConnect() != nil {
-			answer(ws, eventOf(otherID, 1), eventOf(otherID, 3))
+			answer(ws, eventOfOther(1), eventOfOther(3))
 		}
 	})
 	l, err := NewLoop(newRecord())

@@ -88,6 +88,7 @@ func (l *Loop) lines(c *Client, payload []byte, handler Handler, now int64) erro
 				c.seq, c.known = headOf(body), true
 			}
 			c.state, c.connectedAt = stateOpen, now
+			c.setOpen(true)
 			handler.Connected(c, now)
 		case kindHeartbeat:
 			if err := c.sendPong(); err != nil {

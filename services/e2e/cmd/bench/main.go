@@ -31,6 +31,9 @@ func main() {
 }
 
 func run(ctx context.Context, cfg bench.Config) error {
+	if cfg.Compare {
+		return compare(ctx, cfg)
+	}
 	report, err := bench.Run(ctx, cfg, os.Stderr)
 	if report == nil {
 		return err
@@ -45,6 +48,18 @@ func run(ctx context.Context, cfg bench.Config) error {
 			return fmt.Errorf("find the workspace: run this inside of it: %w", failed)
 		}
 		err = report.WriteREADME(filepath.Join(strings.TrimSpace(string(module)), "bench", "README.md"))
+	}
+	return err
+}
+
+func compare(ctx context.Context, cfg bench.Config) error {
+	comparison, err := bench.Compare(ctx, cfg, os.Stderr)
+	if comparison == nil {
+		return err
+	}
+	comparison.Print(os.Stdout)
+	if cfg.JSON != "" {
+		err = errors.Join(err, comparison.WriteJSON(cfg.JSON))
 	}
 	return err
 }
