@@ -31,6 +31,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/buildinfo"
 	"github.com/runnelhq/runnel/pkg/memlimit"
+	"github.com/runnelhq/runnel/pkg/reclaim"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/pkg/telemetry"
@@ -112,6 +113,7 @@ func (p *Process) run(ctx context.Context) error {
 	servers, behind := errgroup.WithContext(behind)
 	servers.Go(func() error { return p.Server.Run(behind) })
 	servers.Go(func() error { return p.Admin.Run(behind) })
+	servers.Go(func() error { return reclaim.New(p.Telemetry.Log).Run(behind) })
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

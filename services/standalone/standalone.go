@@ -24,6 +24,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/buildinfo"
 	"github.com/runnelhq/runnel/pkg/bus"
+	"github.com/runnelhq/runnel/pkg/reclaim"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/statuspage"
@@ -268,6 +269,7 @@ func (s *Standalone) Run(ctx context.Context) error {
 	group.Go(func() error { return s.rpc.Run(behind) })
 	group.Go(func() error { return s.admin.Run(behind) })
 	group.Go(func() error { return s.status.Run(behind) })
+	group.Go(func() error { return reclaim.New(s.tel.Log).Run(behind) })
 	front, stopFront := context.WithCancel(ctx)
 	defer stopFront()
 	context.AfterFunc(behind, stopFront) // if a part fails, all other parts are stopped
