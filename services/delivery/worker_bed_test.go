@@ -5,6 +5,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -86,7 +88,7 @@ func newBed(tb testing.TB, partitions int) *bed {
 		require.NoError(tb, joined.UnmarshalVT(data))
 		b.joined = append(b.joined, &joined)
 	})
-	b.submitter, err = broker.NewSubmitter(b.nc, bus.OverNATS{Conn: b.nc}, partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	b.submitter, err = broker.NewSubmitter(b.nc, bus.OverNATS{Conn: b.nc}, partitions, "test", broker.SubmitterConfig{AcceptTimeout: patience}, slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	tb.Cleanup(b.submitter.Close)
 	return b
@@ -103,6 +105,18 @@ func (b *bed) startServer() {
 	b.server = s
 	b.mu.Unlock()
 	b.t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+}
+
+// loseStream removes the stream of partition 0 while NATS is stopped, and starts NATS again. A stream that is deleted while NATS runs
+// is unknown before its files are removed: a worker that creates it anew in between would lose the files of the new one.
+func (b *bed) loseStream() {
+	b.t.Helper()
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+	stream := filepath.Join(b.dir, server.JetStreamStoreDir, "$G", "streams", broker.StreamName(0))
+	require.DirExists(b.t, stream)
+	require.NoError(b.t, os.RemoveAll(stream))
+	b.startServer()
 }
 
 func (b *bed) connect() *nats.Conn {

@@ -43,7 +43,7 @@ func TestEpochs(t *testing.T) {
 	b.send(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x")))
 	require.Equal(t, first.GetEpoch(), b.store.Mark().GetEpoch())
 
-	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
+	b.loseStream()
 	b.sendOnce(deliverytest.Command(create.GetConversationId(), "eve", 3, deliverytest.Text("refused")))
 	replaced := b.store.Mark()
 	require.Equal(t, first.GetEpoch()+1, replaced.GetEpoch())

@@ -249,7 +249,7 @@ func TestReplacedStream(t *testing.T) {
 	for i := range 5 {
 		b.send(deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("before")))
 	}
-	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
+	b.loseStream()
 	outcome := b.send(deliverytest.Command(create.GetConversationId(), "ann", 20, deliverytest.Text("after")))
 	require.EqualValues(t, 7, outcome.GetSeq())
 	b.store.Verify(t)
