@@ -12,6 +12,8 @@
 //	installation.go      the protocol level and backup marks
 //	operators.go         leases, dead letters and revocations
 //	erasures.go          the record that is written before an erasure is committed
+//	backup.go            copies of a SQLite database
+//	restore.go           what a database needs that went back in time
 //	validate*.go         the validation of requests
 //	errors.go            the translation of errors to gRPC codes
 //	metrics.go           the metrics

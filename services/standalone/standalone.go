@@ -124,9 +124,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if s.nc, err = broker.Connect(cfg.NATS, "runnel", tel.Log, tel.Registry, nats.InProcessServer(s.nats)); err != nil {
 		return nil, err
 	}
-	if cfg.History.Database == "" {
-		cfg.History.Database = "sqlite:" + filepath.Join(cfg.DataDir, "history.db")
-	}
+	cfg.History = historyIn(cfg.DataDir, cfg.History)
 	// Only commands, which must survive, go through NATS.
 	inner, err := bus.NewInProcess(tel.Log, tel.Registry)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"github.com/runnelhq/runnel/services/history"
-	"github.com/runnelhq/runnel/services/history/ledger"
 )
 
 // restoredCommand is for a database that was restored to an earlier state.
@@ -37,29 +36,8 @@ func (r *restoredCommand) Run(ctx context.Context, d *database, out io.Writer) e
 		if d.History.EraseLedger != "" {
 			ledgers = append([]string{d.History.EraseLedger}, ledgers...)
 		}
-		for _, path := range ledgers {
-			entries, damaged, err := ledger.Read(path)
-			if err != nil {
-				return fmt.Errorf("read the erase ledger: %w", err)
-			}
-			erased, err := ledger.Apply(ctx, store, entries)
-			if err != nil {
-				return fmt.Errorf("apply the erase ledger %s: %w", path, err)
-			}
-			fmt.Fprintf(out, "%s: %d erasures applied, %d events lost their content\n", path, len(entries), erased)
-			if damaged > 0 {
-				fmt.Fprintf(out, "%s: %d damaged lines were skipped\n", path, damaged)
-			}
-		}
-		if len(ledgers) == 0 {
-			fmt.Fprintln(out, "No erase ledger is set: content that was erased after the backup was made exists again.")
-		}
-		raised, err := store.RaiseEpochs(ctx)
-		if err != nil {
+		if err := history.Restored(ctx, store, ledgers, out); err != nil {
 			return err
-		}
-		for _, mark := range raised {
-			fmt.Fprintf(out, "partition %d: epoch %d begins after sequence %d\n", mark.GetPartition(), mark.GetWatermark().GetEpoch(), mark.GetWatermark().GetSequence())
 		}
 		fmt.Fprintln(out, "Done. Start the services.")
 		return nil

@@ -15,7 +15,11 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-const selectLevel = "SELECT value FROM meta WHERE key = 'level'"
+const (
+	selectLevel      = "SELECT value FROM meta WHERE key = 'level'"
+	selectWatermarks = "SELECT partition, stream, epoch, sequence, time_ns FROM partitions WHERE epoch > 0 ORDER BY partition"
+	insertMark       = "INSERT OR REPLACE INTO backups (partition, stream, epoch, sequence, time_ns) VALUES (?,?,?,?,?)"
+)
 
 // otherReads are rarely used queries.
 type otherReads struct {
@@ -38,8 +42,8 @@ type installationStatements struct {
 func (s *installationStatements) prepare(p *preparer) {
 	s.level = p.stmt(selectLevel)
 	s.raiseLevel = p.stmt("UPDATE meta SET value = ? WHERE key = 'level'")
-	s.watermarks = p.stmt("SELECT partition, stream, epoch, sequence, time_ns FROM partitions WHERE epoch > 0 ORDER BY partition")
-	s.mark = p.stmt("INSERT OR REPLACE INTO backups (partition, stream, epoch, sequence, time_ns) VALUES (?,?,?,?,?)")
+	s.watermarks = p.stmt(selectWatermarks)
+	s.mark = p.stmt(insertMark)
 	s.marks = p.stmt("SELECT partition, stream, epoch, sequence, time_ns FROM backups ORDER BY partition")
 	s.setWatermark = p.stmt("UPDATE partitions SET epoch = ?, sequence = ? WHERE partition = ?")
 	s.loss = p.stmt("INSERT INTO losses (partition, epoch, stream, first_sequence, last_sequence, time_ms) VALUES (?,?,?,?,?,?)")

@@ -27,6 +27,9 @@ type cli struct {
 	Chat   chatCommand   `cmd:"" help:"Chat in the terminal."`
 	Verify verifyCommand `cmd:"" help:"Check the hash chain of a conversation, or of all conversations of a user."`
 
+	Backup  backupCommand  `cmd:"" help:"Copy the database of a server in one process into a file, also while it runs."`
+	Restore restoreCommand `cmd:"" help:"Put a backup in place before the server starts."`
+
 	Admin admincli.Command `cmd:"" help:"Inspect and control a running installation, of one process or many."`
 }
 

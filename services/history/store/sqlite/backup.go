@@ -1,0 +1,222 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// ErrNotHistory means that a file is not a database of Runnel.
+var ErrNotHistory = errors.New("the file is not a history database of Runnel")
+
+// markTimeout is how long recording a backup waits for the commits of a busy server.
+const markTimeout = 30 * time.Second
+
+// Backup copies a database into a new file, and records in the database what the copy contains. A server may use the database
+// meanwhile; the copy is its state at one moment. The file appears only when it is complete and on disk; an existing file is never
+// replaced. The schema is left as it is, so that a newer program can back up the database of an older one that runs.
+//
+// marks are the watermarks in the copy. They are also returned if recording them failed: the copy is complete then, but the
+// streams keep more than they need to.
+func Backup(ctx context.Context, path, file string) (marks []*historyv1.BackupMark, err error) {
+	if err := mustNotExist(file); err != nil {
+		return nil, err
+	}
+	db, err := existing(path, "rw")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := check(ctx, db); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	partial := file + ".partial"
+	defer func() { _ = os.Remove(partial) }() // gone if all went well
+	// It is created here so that only its owner can read messages.
+	if err := os.WriteFile(partial, nil, 0o600); err != nil {
+		return nil, fmt.Errorf("create the backup: %w", err)
+	}
+	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", partial); err != nil {
+		return nil, fmt.Errorf("copy %s: %w", path, err)
+	}
+	if marks, err = marksIn(ctx, partial); err != nil {
+		return nil, fmt.Errorf("read the backup: %w", err)
+	}
+	if err := syncFile(partial); err != nil {
+		return nil, fmt.Errorf("sync the backup: %w", err)
+	}
+	if err := os.Rename(partial, file); err != nil {
+		return nil, fmt.Errorf("name the backup: %w", err)
+	}
+	if err := syncFile(filepath.Dir(file)); err != nil {
+		return nil, fmt.Errorf("sync the backup's directory: %w", err)
+	}
+	if err := record(ctx, db, marks); err != nil {
+		return marks, fmt.Errorf("the backup is complete, but could not be recorded, so the streams keep commands that it contains: %w", err)
+	}
+	return marks, nil
+}
+
+// Restore puts a backup in the place of a database that no program uses. prepare is called with a copy of the backup, before it
+// takes the place. The former database is kept under the name that is returned; empty if there was none.
+func Restore(ctx context.Context, file, path string, prepare func(ctx context.Context, staged string) error) (former string, err error) {
+	staged := path + ".restoring"
+	for _, left := range files(staged) { // by a restore that was interrupted
+		if err := os.Remove(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("remove what is left of an earlier restore: %w", err)
+		}
+	}
+	if err := copyFile(file, staged); err != nil {
+		return "", fmt.Errorf("copy the backup: %w", err)
+	}
+	defer func() {
+		for _, left := range files(staged) {
+			_ = os.Remove(left)
+		}
+	}()
+	if err := checkFile(ctx, staged); err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	if err := prepare(ctx, staged); err != nil {
+		return "", err
+	}
+	for _, left := range files(staged)[1:] {
+		if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("the prepared copy is still in use: %s exists", left)
+		}
+	}
+	if err := syncFile(staged); err != nil {
+		return "", fmt.Errorf("sync the restored database: %w", err)
+	}
+	former, err = setAside(path)
+	if err != nil {
+		return "", fmt.Errorf("set the former database aside: %w", err)
+	}
+	if err := os.Rename(staged, path); err != nil {
+		return former, fmt.Errorf("put the restored database in place: %w", err)
+	}
+	return former, syncFile(filepath.Dir(path))
+}
+
+// setAside gives a database another name, and keeps the main file under its own name, too: at no time is there no database, which a
+// server would take for a new installation.
+func setAside(path string) (former string, err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	former = path + ".before-" + time.Now().UTC().Format("20060102T150405.000Z")
+	names := files(former)
+	for i, name := range files(path)[1:] { // they belong to the former file, and SQLite would apply them to any file of this name
+		if err := os.Rename(name, names[i+1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	return former, os.Link(path, former)
+}
+
+// files are the names of the files of a database: the main file first, then those that SQLite keeps beside it.
+func files(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
+
+// existing opens a database that must exist. No file is read before the first statement.
+func existing(path, mode string) (*sql.DB, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	db, err := sql.Open("sqlite", dsn(path, []string{fmt.Sprintf("busy_timeout(%d)", markTimeout.Milliseconds()), synchronous})+"&mode="+mode)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
+
+// check returns an error if a database is not one of Runnel.
+func check(ctx context.Context, db *sql.DB) error {
+	var partitions string
+	if err := db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'partitions'").Scan(&partitions); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotHistory, err)
+	}
+	return nil
+}
+
+func checkFile(ctx context.Context, path string) (err error) {
+	db, err := existing(path, "ro")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return check(ctx, db)
+}
+
+// marksIn reads the watermarks in a file.
+func marksIn(ctx context.Context, path string) (marks []*historyv1.BackupMark, err error) {
+	db, err := existing(path, "ro")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	watermarks, err := db.PrepareContext(ctx, selectWatermarks)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, watermarks.Close()) }()
+	return readMarks(ctx, watermarks)
+}
+
+// record stores the marks of a backup, all or none.
+func record(ctx context.Context, db *sql.DB, marks []*historyv1.BackupMark) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // no effect after the commit
+	for _, mark := range marks {
+		at := mark.GetWatermark()
+		if _, err := tx.ExecContext(ctx, insertMark, mark.GetPartition(), at.GetStream(), int64(at.GetEpoch()), int64(at.GetSequence()), at.GetTimeNs()); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+func mustNotExist(file string) error {
+	_, err := os.Lstat(file)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s exists; a backup never replaces a file", file)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("look for %s: %w", file, err)
+}
+
+func copyFile(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// syncFile makes a file, or the names in a directory, survive a loss of power.
+func syncFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
