@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -82,8 +83,8 @@ type chat struct {
 }
 
 type ticked struct {
-	text  string
-	ticks string
+	text, commandID string
+	ticks           string
 }
 
 func newChat(me string, out io.Writer, wait time.Duration) *chat {
@@ -276,37 +277,45 @@ func (c *chat) enter(id, name string) {
 	c.markRead(id)
 }
 
-func (c *chat) tick(id string, seq uint64, text, ticks string) {
+// commit shows that a message of the user was committed.
+func (c *chat) commit(outcome *conversationv1.Outcome, commandID, text string) {
+	id, seq := outcome.GetConversationId(), outcome.GetSeq()
 	c.mu.Lock()
 	if c.mine[id] == nil {
 		c.mine[id] = map[uint64]*ticked{}
 	}
 	if c.mine[id][seq] == nil {
-		c.mine[id][seq] = &ticked{text: text}
+		c.mine[id][seq] = &ticked{text: text, commandID: commandID}
 	}
-	changed := c.mine[id][seq].ticks != ticks
-	c.mine[id][seq].ticks = ticks
 	c.mu.Unlock()
-	if changed {
-		c.printf("  %s: %s", ticks, text)
+	c.tick(id, seq, "✓ committed as "+strconv.FormatUint(seq, 10))
+}
+
+// tick shows the progress of a message, if it changed. A message that was undone meanwhile has none.
+func (c *chat) tick(id string, seq uint64, ticks string) {
+	c.mu.Lock()
+	message := c.mine[id][seq]
+	if message == nil || message.ticks == ticks {
+		c.mu.Unlock()
+		return
 	}
+	message.ticks = ticks
+	c.mu.Unlock()
+	c.printf("  %s: %s", ticks, message.text)
 }
 
 func (c *chat) receipt(receipt *conversationv1.Receipt) {
 	c.mu.Lock()
-	mine := make(map[uint64]string, len(c.mine[receipt.GetConversationId()]))
-	for seq, s := range c.mine[receipt.GetConversationId()] {
-		mine[seq] = s.text
-	}
+	seqs := slices.Sorted(maps.Keys(c.mine[receipt.GetConversationId()]))
 	c.mu.Unlock()
 	others := int(receipt.GetMembers()) - 1
-	for seq, text := range mine {
+	for _, seq := range seqs {
 		delivered, read := reached(receipt.GetDelivered(), seq)-1, reached(receipt.GetRead(), seq)-1
 		switch {
 		case read > 0:
-			c.tick(receipt.GetConversationId(), seq, text, fmt.Sprintf("✓✓ read %d of %d", read, others))
+			c.tick(receipt.GetConversationId(), seq, fmt.Sprintf("✓✓ read %d of %d", read, others))
 		case delivered > 0:
-			c.tick(receipt.GetConversationId(), seq, text, fmt.Sprintf("✓✓ delivered %d of %d", delivered, others))
+			c.tick(receipt.GetConversationId(), seq, fmt.Sprintf("✓✓ delivered %d of %d", delivered, others))
 		}
 	}
 }

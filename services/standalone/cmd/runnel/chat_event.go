@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,23 +102,42 @@ func (c *chat) describe(event client.Event) terminal.Safe {
 	return ""
 }
 
-// forked prints that the server lost events, and what happens to the user's own undone commands.
+// forked prints that the server lost events, which of the user's own messages are gone, and what becomes of the commands that are sent
+// again.
 func (c *chat) forked(fork client.Fork) {
-	c.mu.Lock()
-	for seq := range c.mine[fork.ConversationID] {
-		if seq > fork.To {
-			delete(c.mine[fork.ConversationID], seq)
-		}
-	}
-	c.mu.Unlock()
-	c.printf("! [%s] the server lost events: its log ended at #%d and now ends at #%d; events above #%d are undone, and your own %d commands among them are sent again",
+	c.printf("! [%s] the server lost events: its log ended at #%d and now ends at #%d; events above #%d are undone, and your own commands among them are sent again: %d",
 		terminal.Name(c.name(fork.ConversationID)), fork.From, fork.To, fork.To, len(fork.Commands))
+	undone := c.undo(fork)
 	for _, ticket := range fork.Commands {
+		text, isMessage := undone[ticket.CommandID]
+		delete(undone, ticket.CommandID)
 		c.watching.Go(func() { // ends with the ticket, which ends with the client
 			<-ticket.Done()
-			if _, err := ticket.Wait(context.Background()); err != nil {
-				c.failf("a command could not be committed again: %v", err)
+			switch outcome, err := ticket.Wait(context.Background()); {
+			case err != nil && isMessage:
+				c.failf("\"%s\" is undone and could not be committed again: %v", text, err)
+			case err != nil:
+				c.failf("a command is undone and could not be committed again: %v", err)
+			case isMessage:
+				c.commit(outcome, ticket.CommandID, text)
 			}
 		})
 	}
+	for _, id := range slices.Sorted(maps.Keys(undone)) { // the ids rise in the order of sending
+		c.failf("\"%s\" is undone, and this program does not have it any more", undone[id])
+	}
+}
+
+// undo forgets the user's own messages that a fork undid, and returns their texts by command id.
+func (c *chat) undo(fork client.Fork) map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	undone := map[string]string{}
+	for seq, message := range c.mine[fork.ConversationID] {
+		if seq > fork.To {
+			delete(c.mine[fork.ConversationID], seq)
+			undone[message.commandID] = message.text
+		}
+	}
+	return undone
 }

@@ -41,3 +41,21 @@ func TestContentThatWasNotCheckedIsMarked(t *testing.T) {
 		require.Equal(t, test.want, shown)
 	}
 }
+
+// What is undone and cannot be sent again is named, in the order in which it was sent; what stays is not.
+func TestAForkNamesTheMessagesThatAreGone(t *testing.T) {
+	var out strings.Builder
+	ch := newChat("alice", &out, 0)
+	for seq, text := range []string{"stays", "first", "second"} {
+		ch.commit(&conversationv1.Outcome{ConversationId: "c", Seq: uint64(seq + 2)}, string(rune('1'+seq)), text)
+	}
+	out.Reset()
+	ch.forked(client.Fork{ConversationID: "c", From: 4, To: 2})
+	require.Equal(t, "! [c] the server lost events: its log ended at #4 and now ends at #2; events above #2 are undone, and your own commands among them are sent again: 0\n"+
+		"! \"first\" is undone, and this program does not have it any more\n"+
+		"! \"second\" is undone, and this program does not have it any more\n", out.String())
+	require.Equal(t, 2, ch.failures)
+	out.Reset()
+	ch.receipt(&conversationv1.Receipt{ConversationId: "c", Members: 2, Read: []*conversationv1.Step{{Seq: 9, Members: 2}}})
+	require.Equal(t, "  ✓✓ read 1 of 1: stays\n", out.String())
+}

@@ -75,7 +75,7 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	ch.event(client.Event{Event: &clientv1.Event{ConversationId: evil, Seq: 7, Sender: evil, Kind: 999}})
 	check("a newer kind")
 
-	ch.tick(evil, 7, evil, "✓ committed as 7")
+	ch.commit(&conversationv1.Outcome{ConversationId: evil, Seq: 7}, evil, evil)
 	check("a tick")
 	ch.receipt(&conversationv1.Receipt{ConversationId: evil, Members: 2, Read: []*conversationv1.Step{{Seq: 9, Members: 2}}})
 	check("a receipt")
@@ -83,6 +83,8 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	check("detached")
 	ch.forked(client.Fork{ConversationID: evil + "2", From: 9, To: 7})
 	check("a fork")
+	ch.forked(client.Fork{ConversationID: evil, From: 9, To: 3})
+	check("a message that is gone")
 	ch.failf("%v", &client.RefusedError{Message: evil, Field: evil})
 	check("a refusal")
 	ch.printf("! the log does not verify: %v", &chain.Broken{ConversationID: evil, Seq: 7, Reason: evil})

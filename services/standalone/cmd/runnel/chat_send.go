@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/client"
@@ -66,7 +65,7 @@ func (c *chat) sent(ticket *client.Ticket) {
 	var closed *client.ClosedError
 	switch {
 	case err == nil:
-		c.tick(outcome.GetConversationId(), outcome.GetSeq(), text, "✓ committed as "+strconv.FormatUint(outcome.GetSeq(), 10))
+		c.commit(outcome, ticket.CommandID, text)
 	case !told: // finish has reported it
 	case errors.Is(err, client.ErrClosed), errors.Is(err, client.ErrOutcomeUnknown), errors.As(err, &closed):
 		c.failf("it is not known whether \"%s\" was sent: %v", text, err)
