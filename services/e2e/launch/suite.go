@@ -61,6 +61,8 @@ type Options struct {
 	// DataDir returns the data directory of a part: "nats-0", "nats-1" …, "postgres", or "sqlite". Defaults to a
 	// directory in Dir with the part's name.
 	DataDir func(part string) string
+	// Secret signs the users' tokens. Defaults to a random one. Suites with the same secret accept the same tokens.
+	Secret string
 	// Proxied puts a proxy on every connection between two parts, and in front of the gateways: see Suite.Links.
 	Proxied bool
 	// Crashed is called if a service's process ends by itself. May be nil.
@@ -75,6 +77,9 @@ func (o Options) withDefaults() (Options, error) {
 		if *field == 0 {
 			*field = value
 		}
+	}
+	if o.Secret == "" {
+		o.Secret = newSecret()
 	}
 	if o.Store == SQLite && o.Histories > 1 {
 		return o, errors.New("launch: an SQLite file has one history service")
@@ -117,7 +122,7 @@ func Start(ctx context.Context, options Options) (*Suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Suite{secret: newSecret()}
+	s := &Suite{secret: options.Secret}
 	b := builder{Options: options, suite: s}
 	for _, step := range []func(context.Context) error{b.startStore, b.startNATS, b.startHistories, b.startDeliveries, b.startGateways} {
 		if err := step(ctx); err != nil {
@@ -133,7 +138,7 @@ func StartStandalone(ctx context.Context, options Options) (*Suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Suite{secret: newSecret()}
+	s := &Suite{secret: options.Secret}
 	b := builder{Options: options, suite: s}
 	listen, err := reserve.Address()
 	if err != nil {

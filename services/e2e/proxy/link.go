@@ -39,7 +39,7 @@ func (l *link) carry() {
 	defer l.hangup()
 	// The dial does not end with the link. Cancelling the dial would close the connection with FIN, but a reset link must
 	// be reset on both sides.
-	conn, err := net.DialTimeout("tcp", l.proxy.target, dialTimeout)
+	conn, err := net.DialTimeout("tcp", l.proxy.aimed(), dialTimeout)
 	if err != nil {
 		l.reset() // behaves as if no process listened
 		return

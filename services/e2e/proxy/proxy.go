@@ -42,7 +42,6 @@ const (
 
 // Proxy accepts connections and forwards them to its target. All methods may be called by several goroutines.
 type Proxy struct {
-	target   string
 	listener *net.TCPListener
 	// running counts the goroutines of the proxy and its connections. closing ends the accepting goroutine.
 	running sync.WaitGroup
@@ -50,6 +49,7 @@ type Proxy struct {
 	closed  sync.Once
 
 	mu      sync.Mutex
+	target  string
 	weather Weather
 	changed chan struct{} // closed when the weather changes
 	links   map[*link]struct{}
@@ -69,6 +69,19 @@ func Listen(target string) (*Proxy, error) {
 
 // Addr returns the address to connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Aim changes the target of new connections, as an entry in DNS does.
+func (p *Proxy) Aim(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
+func (p *Proxy) aimed() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.target
+}
 
 // Set changes the weather, for existing connections as well as for new ones.
 func (p *Proxy) Set(weather Weather) {

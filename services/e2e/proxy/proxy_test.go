@@ -98,6 +98,22 @@ func TestEverythingPassesInGoodWeather(t *testing.T) {
 	require.Equal(t, 1, b.Carried())
 }
 
+func TestNewConnectionsGoToTheNewTarget(t *testing.T) {
+	b, other := newBed(t), newBed(t)
+	near, far := b.connect(t)
+	b.Aim(other.target.Addr().String())
+	later, err := net.Dial("tcp", b.Addr())
+	require.NoError(t, err)
+	defer later.Close()
+	elsewhere, err := other.target.Accept()
+	require.NoError(t, err)
+	defer elsewhere.Close()
+	send(t, later, "later")
+	expect(t, elsewhere, "later")
+	send(t, near, "near")
+	expect(t, far, "near")
+}
+
 func TestWhatIsHeldGoesOnLater(t *testing.T) {
 	b := newBed(t)
 	near, far := b.connect(t)
