@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// terminal is a person with `runnel chat`.
+// terminal is a person with `runnel chat`, or with the chat page.
 type terminal struct {
 	t       *testing.T
 	keys    io.WriteCloser
@@ -28,9 +28,14 @@ type terminal struct {
 
 func (i *installation) sit(user, with string) *terminal {
 	i.t.Helper()
-	m := &terminal{t: i.t, changed: make(chan struct{}, 1)}
-	m.process = exec.Command(programs[launch.Standalone], "chat", user, "--with", with, "--url", i.url())
-	m.process.Env = append(os.Environ(), "RUNNEL_AUTH_HMAC_SECRET="+i.options.Secret)
+	command := exec.Command(programs[launch.Standalone], "chat", user, "--with", with, "--url", i.url())
+	command.Env = append(os.Environ(), "RUNNEL_AUTH_HMAC_SECRET="+i.options.Secret)
+	return i.run(command)
+}
+
+func (i *installation) run(command *exec.Cmd) *terminal {
+	i.t.Helper()
+	m := &terminal{t: i.t, process: command, changed: make(chan struct{}, 1)}
 	m.process.Stdout, m.process.Stderr = m, m
 	var err error
 	m.keys, err = m.process.StdinPipe()

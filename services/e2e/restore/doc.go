@@ -6,4 +6,5 @@
 //	person_test.go      one user's program: a Go client with the view that it makes of the log
 //	restore_test.go     the table of what went back, in both modes
 //	chat_test.go        what a person at a terminal sees
+//	page_test.go        what a person with the chat page sees
 package restore

@@ -25,6 +25,7 @@ func TestRestore(t *testing.T) {
 		{"another machine, from a copy of all data", anotherMachineCopied},
 		{"erased content stays erased", erasedStaysErased},
 		{"a person at a terminal", atATerminal},
+		{"a person with the chat page", onThePage},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for name, m := range map[string]mode{"single": single{}, "separate": separate{}} {

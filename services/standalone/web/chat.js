@@ -55,6 +55,7 @@ async function connect() {
   socket.onmessage = m => m.data.split("\n").filter(Boolean).forEach(line => onFrame(JSON.parse(line)));
   socket.onclose = e => {
     open.clear();
+    conversations.forEach(c => c.reading = false);
     if (e.code >= 4500) return setState("closed: " + e.reason);
     retry();
   };
@@ -77,7 +78,7 @@ const handlers = {
   receipt: r => { const c = conversations.get(r.conversationId); if (c) { c.receipt = r; render(); } },
   attached: a => add(a.conversation),
   hidden: h => { const c = conversations.get(h.conversationId); if (c && Number(h.last) > c.last) { c.last = Number(h.last); c.hash = ""; } },
-  forked: f => { const c = conversations.get(f.conversationId); if (c) { restart(c); socket.close(); } },
+  forked: f => { const c = conversations.get(f.conversationId); if (c) { c.before ||= c.events; restart(c); socket.close(); } },
   detached: d => { conversations.delete(d.conversationId); if (current === d.conversationId) current = null; render(); },
   heartbeat: h => { socket.send(JSON.stringify({ pong: {} })); (h.heads || []).forEach(p => catchUp(p.conversationId, Number(p.seq))); },
   tokenExpiring: async () => {
@@ -108,11 +109,27 @@ function add(c) {
     conversations.set(c.conversationId, restart({ id: c.conversationId, name: c.peer || c.name || "group", joined: Number(c.joinedSeq) }));
     current ||= c.conversationId;
   }
+  const known = conversations.get(c.conversationId);
+  known.head = Number(c.head);
+  tellUndone(known);
   render();
 }
 
 // Begins a conversation with its first event: at first, and when the server's log went back and what the page has is not in it.
-function restart(c) { return Object.assign(c, { last: c.joined - 1, hash: "", events: [], changes: new Map(), read: 0 }); }
+function restart(c) { return Object.assign(c, { last: c.joined - 1, hash: "", events: [], changes: new Map(), read: 0, receipt: null }); }
+
+// When the log of a server that went back was read again: says what was undone, and sends the user's own messages among it again.
+// They keep their ids, so that one that is committed after all is not stored twice.
+function tellUndone(c) {
+  if (!c.before || c.last < c.head) return;
+  const key = e => e.sender + " " + e.commandId, present = new Set(c.events.map(key)), undone = c.before.filter(e => !present.has(key(e)));
+  c.before = null;
+  if (!undone.length) return;
+  const stays = e => Number(e.body.message.replyTo || 0) < Number(undone[0].seq), mine = undone.filter(e => e.sender === me && e.body?.message && stays(e));
+  c.undone = `The server lost events: ${undone.length} of this conversation are undone, and your own messages among them are sent again: ${mine.length}`;
+  outbox.splice(outbox[0]?.sent ? 1 : 0, 0, ...mine.map(e => ({ conversationId: c.id, commandId: e.commandId, body: { message: e.body.message } })));
+  pump();
+}
 
 // What was done to a message after it was sent.
 function changesOf(c, seq) {
@@ -141,6 +158,7 @@ function onEvent(e) {
   c.events.push(e);
   apply(c, e);
   ack(c);
+  tellUndone(c);
   render();
 }
 
@@ -263,7 +281,7 @@ function render() {
   $("text").disabled = $("compose").querySelector("button").disabled = !c;
   if (!c) return $("log").replaceChildren();
   const waiting = outbox.filter(o => o.conversationId === c.id && o.body.message);
-  $("log").replaceChildren(...c.events.map(e => eventRow(c, e)).filter(Boolean), ...waiting.map(o => row("mine", "", o.body.message.text, "○ sending")));
+  $("log").replaceChildren(...c.events.map(e => eventRow(c, e)).filter(Boolean), ...(c.undone ? [row("notice", "", c.undone)] : []), ...waiting.map(o => row("mine", "", o.body.message.text, "○ sending")));
   $("log").scrollTop = $("log").scrollHeight;
 }
 
