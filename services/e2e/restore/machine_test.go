@@ -248,7 +248,7 @@ func (s single) empty(_ context.Context, i *installation) {
 
 func (single) services(s *launch.Suite) []launch.Part { return []launch.Part{s.Standalone} }
 func (single) operator(s *launch.Suite) string        { return s.Standalone.Flag("rpc.listen") }
-func (single) data(dir string) []string { return []string{filepath.Join(dir, "standalone")} }
+func (single) data(dir string) []string               { return []string{filepath.Join(dir, "standalone")} }
 
 func (single) streams(dir string) string        { return filepath.Join(dir, "standalone", "nats") }
 func (s single) backup(i *installation)         { i.desk.run(s.commands(i.t)[0]) }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// browse opens the chat page, which separate services do not have, so that it is read from the source.
+// browse opens the chat page in something like a browser.
 func (i *installation) browse(user string) *terminal {
 	i.t.Helper()
 	node, err := exec.LookPath("node")

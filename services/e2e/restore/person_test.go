@@ -35,6 +35,7 @@ type person struct {
 	views     map[string][]client.Event
 	forks     []client.Fork
 	positions map[string]client.Position
+	accepted  map[string]bool // the ids of commands that the broker holds
 	fault     error
 }
 
@@ -42,7 +43,7 @@ func (i *installation) person(user string) *person {
 	i.t.Helper()
 	p := &person{
 		t: i.t, machine: i, user: user, changed: make(chan struct{}, 1),
-		views: map[string][]client.Event{}, positions: map[string]client.Position{},
+		views: map[string][]client.Event{}, positions: map[string]client.Position{}, accepted: map[string]bool{},
 	}
 	p.open()
 	return p
@@ -57,6 +58,7 @@ func (p *person) open() {
 		Backoff:  client.Backoff{Min: 20 * time.Millisecond, Max: 300 * time.Millisecond},
 		Token:    func(context.Context) (string, error) { return p.machine.token(p.user) },
 		OnEvent:  func(_ context.Context, event client.Event) { p.change(func() { p.show(event) }) },
+		Accepted: true, OnAccepted: func(ticket *client.Ticket) { p.change(func() { p.accepted[ticket.CommandID] = true }) },
 		OnForked: func(fork client.Fork) { p.change(func() { p.undo(fork) }) },
 		OnBroken: func(err error) { p.change(func() { p.fault = err }) },
 	})

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -93,6 +94,9 @@ func Restore(ctx context.Context, file, path string, prepare func(ctx context.Co
 			return "", fmt.Errorf("the prepared copy is still in use: %s exists", left)
 		}
 	}
+	if err := giveToOwner(staged); err != nil {
+		return "", fmt.Errorf("give the restored database to the server's user: %w", err)
+	}
 	if err := syncFile(staged); err != nil {
 		return "", fmt.Errorf("sync the restored database: %w", err)
 	}
@@ -120,6 +124,21 @@ func setAside(path string) (former string, err error) {
 		}
 	}
 	return former, os.Link(path, former)
+}
+
+// giveToOwner gives a file that root has made to the owner of its directory, who runs the server.
+func giveToOwner(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if owner, known := info.Sys().(*syscall.Stat_t); known {
+		return os.Chown(path, int(owner.Uid), int(owner.Gid))
+	}
+	return nil
 }
 
 // files are the names of the files of a database: the main file first, then those that SQLite keeps beside it.

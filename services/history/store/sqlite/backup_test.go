@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -187,4 +188,22 @@ func TestARestoreThatFailsChangesNothing(t *testing.T) {
 	former, err := sqlite.Restore(t.Context(), file, filepath.Join(t.TempDir(), "history.db"), nothing)
 	require.NoError(t, err)
 	require.Empty(t, former)
+}
+
+// An operator restores as root, and the server runs as another user.
+func TestARestoredDatabaseBelongsToTheOwnerOfItsDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	w := write(t)
+	dir := t.TempDir()
+	file, path := filepath.Join(t.TempDir(), "backup.db"), filepath.Join(dir, "history.db")
+	w.back(file)
+	require.NoError(t, os.Chown(dir, 65534, 65533))
+	_, err := sqlite.Restore(t.Context(), file, path, nothing)
+	require.NoError(t, err)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	owner := info.Sys().(*syscall.Stat_t)
+	require.Equal(t, [2]uint32{65534, 65533}, [2]uint32{owner.Uid, owner.Gid})
 }
