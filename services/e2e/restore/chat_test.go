@@ -97,6 +97,7 @@ func (m *terminal) leaves() {
 
 // A person at a terminal reads what was undone, sees their own message come back, and goes on.
 func atATerminal(t *testing.T, m mode) {
+	t.Helper()
 	i := install(t, m)
 	bob, ann := i.sit("bob", "ann"), i.sit("ann", "bob")
 	bob.shows("you are talking with ann")

@@ -55,11 +55,17 @@ type mode interface {
 	putBack(i *installation) string
 	// empty sets up the database of a machine on which a backup is restored, before anything is started there.
 	empty(ctx context.Context, i *installation)
-	// data are the directories that hold everything; streams is the one of NATS.
-	data(dir string) []string
-	streams(dir string) string
+	// files says where the data is on a machine.
+	files(dir string) files
+}
+
+// files are the data of a machine.
+type files struct {
+	// data are the directories that hold everything but the ledger of separate services; streams is the one of NATS.
+	data    []string
+	streams string
 	// ledger is the erase ledger.
-	ledger(i *installation) string
+	ledger string
 }
 
 // installation is Runnel on one machine, with its operator. Clients reach it at the same address after it has moved.
@@ -95,7 +101,7 @@ func machine(t *testing.T, m mode) *installation {
 	for _, program := range []string{launch.Standalone, launch.Gateway} { // no client connects elsewhere
 		i.options.Flags[program] = []string{"--gateway.drain=100ms"}
 	}
-	i.options.Flags[launch.History] = []string{"--history.erase-ledger=" + m.ledger(i)}
+	i.options.Flags[launch.History] = []string{"--history.erase-ledger=" + m.files(i.options.Dir).ledger}
 	i.takeDesk()
 	return i
 }
@@ -109,7 +115,7 @@ func (i *installation) another() *installation {
 	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
 	defer cancel()
 	other.empty(ctx, other)
-	other.desk.run("cp '" + i.ledger(i) + "' '" + other.ledger(other) + "'")
+	other.desk.run("cp '" + i.own().ledger + "' '" + other.own().ledger + "'")
 	return other
 }
 
@@ -122,6 +128,9 @@ func (i *installation) takesOver() {
 	i.boot()
 	i.front.Aim(i.target())
 }
+
+// own are the files of this machine.
+func (i *installation) own() files { return i.files(i.options.Dir) }
 
 func (i *installation) takeDesk() {
 	i.t.Helper()
@@ -176,7 +185,7 @@ func (i *installation) up() {
 // loseStreams removes all data of NATS.
 func (i *installation) loseStreams() {
 	i.t.Helper()
-	require.NoError(i.t, os.RemoveAll(i.streams(i.options.Dir)))
+	require.NoError(i.t, os.RemoveAll(i.own().streams))
 }
 
 // copyTo copies all data of the stopped machine to another directory, as a snapshot of its disks does.
@@ -184,7 +193,7 @@ func (i *installation) copyTo(dir string) {
 	i.t.Helper()
 	i.withoutDatabase(func() {
 		require.NoError(i.t, os.MkdirAll(dir, 0o755))
-		for _, data := range i.data(i.options.Dir) {
+		for _, data := range i.own().data {
 			i.desk.run("cp -a " + data + " " + dir)
 		}
 	})
@@ -194,7 +203,7 @@ func (i *installation) copyTo(dir string) {
 func (i *installation) copyBack(dir string) {
 	i.t.Helper()
 	i.withoutDatabase(func() {
-		for _, data := range i.data(i.options.Dir) {
+		for _, data := range i.own().data {
 			i.desk.run("rm -rf " + data + " && cp -a " + filepath.Join(dir, filepath.Base(data)) + " " + data)
 		}
 	})
@@ -239,24 +248,23 @@ func (single) start(ctx context.Context, options launch.Options) (*launch.Suite,
 }
 
 func (s single) settle(i *installation) {
-	require.NoError(i.t, os.Symlink(s.data(i.options.Dir)[0], filepath.Join(i.desk.dir, "runnel-data")))
+	require.NoError(i.t, os.Symlink(s.files(i.options.Dir).data[0], filepath.Join(i.desk.dir, "runnel-data")))
 }
 
 func (s single) empty(_ context.Context, i *installation) {
-	require.NoError(i.t, os.MkdirAll(s.data(i.options.Dir)[0], 0o700))
+	require.NoError(i.t, os.MkdirAll(s.files(i.options.Dir).data[0], 0o700))
 }
 
 func (single) services(s *launch.Suite) []launch.Part { return []launch.Part{s.Standalone} }
 func (single) operator(s *launch.Suite) string        { return s.Standalone.Flag("rpc.listen") }
-func (single) data(dir string) []string               { return []string{filepath.Join(dir, "standalone")} }
 
-func (single) streams(dir string) string        { return filepath.Join(dir, "standalone", "nats") }
 func (s single) backup(i *installation)         { i.desk.run(s.commands(i.t)[0]) }
 func (s single) restore(i *installation) string { return i.desk.run(s.commands(i.t)[1]) }
 func (single) putBack(i *installation) string   { return i.desk.run("bin/runnel restore") }
 
-func (s single) ledger(i *installation) string {
-	return filepath.Join(s.data(i.options.Dir)[0], "erased.jsonl")
+func (single) files(dir string) files {
+	data := filepath.Join(dir, "standalone")
+	return files{data: []string{data}, streams: filepath.Join(data, "nats"), ledger: filepath.Join(data, "erased.jsonl")}
 }
 
 func (single) commands(t *testing.T) []string {
@@ -276,11 +284,11 @@ func (separate) start(ctx context.Context, options launch.Options) (*launch.Suit
 }
 
 func (s separate) settle(i *installation) {
-	i.desk.environment = []string{"RUNNEL_HISTORY_ERASE_LEDGER=" + s.ledger(i)}
+	i.desk.environment = []string{"RUNNEL_HISTORY_ERASE_LEDGER=" + i.own().ledger}
 }
 
 func (s separate) empty(ctx context.Context, i *installation) {
-	dir := s.data(i.options.Dir)[0]
+	dir := s.files(i.options.Dir).data[0]
 	require.NoError(i.t, os.MkdirAll(dir, 0o755))
 	server, err := launch.RunPostgres(ctx, dir)
 	require.NoError(i.t, err)
@@ -293,15 +301,14 @@ func (separate) services(s *launch.Suite) []launch.Part {
 }
 
 func (separate) operator(s *launch.Suite) string { return s.Deliveries[0].Flag("rpc.listen") }
-func (separate) streams(dir string) string       { return filepath.Join(dir, "nats-0") }
 
-func (separate) data(dir string) []string {
-	return []string{filepath.Join(dir, "postgres"), filepath.Join(dir, "nats-0")}
-}
-
-// ledger is apart from the database.
-func (separate) ledger(i *installation) string {
-	return filepath.Join(filepath.Dir(i.options.Dir), "erased.jsonl")
+// files: the ledger is apart from the database.
+func (separate) files(dir string) files {
+	streams := filepath.Join(dir, "nats-0")
+	return files{
+		data: []string{filepath.Join(dir, "postgres"), streams}, streams: streams,
+		ledger: filepath.Join(filepath.Dir(dir), "erased.jsonl"),
+	}
 }
 
 // location is the line of the page that names the database.

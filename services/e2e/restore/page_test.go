@@ -25,6 +25,7 @@ func (i *installation) browse(user string) *terminal {
 
 // The chat page shows that events are undone, and sends the user's own messages again.
 func onThePage(t *testing.T, m mode) {
+	t.Helper()
 	i := install(t, m)
 	ann := i.person("ann")
 	ctx, cancel := ann.patient()

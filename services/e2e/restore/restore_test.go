@@ -14,6 +14,7 @@ import (
 
 // Every row is run with the commands of the pages for operators.
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	both := map[string]mode{"single": single{}, "separate": separate{}}
 	for _, row := range []struct {
 		name  string
@@ -85,10 +86,9 @@ func (g *group) goOn() (log []client.Event) {
 	return g.bob.log(g.id)
 }
 
-// everybodyConverges has carol come back, everybody write, and compares what they see with the log, which verifies.
+// everybodyConverges has everybody write, and compares what they see with the log, which verifies.
 func (g *group) everybodyConverges() (log []client.Event) {
 	g.t.Helper()
-	g.carol.open()
 	for _, p := range []*person{g.ann, g.bob, g.carol} {
 		p.say(g.id, p.user+" goes on")
 	}
@@ -126,6 +126,7 @@ func (g *group) requireNewEpoch(before []int, printed string) {
 
 // The streams have what the database lacks: nothing is lost, nothing is undone for good, and every event is the one that it was.
 func olderDatabase(t *testing.T, m mode) {
+	t.Helper()
 	g := begin(t, m)
 	g.backup(g.installation)
 	epochs := g.epochs()
@@ -134,6 +135,7 @@ func olderDatabase(t *testing.T, m mode) {
 	printed := g.restore(g.installation)
 	g.requireNewEpoch(epochs, printed)
 	g.up()
+	g.carol.open()
 	log := g.everybodyConverges()
 	requireSame(t, before, log)
 	require.Len(t, log, kept+4+3)
@@ -155,6 +157,7 @@ func olderDatabase(t *testing.T, m mode) {
 
 // The database has everything that was committed: nobody notices, except that commands which were only accepted are sent again.
 func lostStreams(t *testing.T, m mode) {
+	t.Helper()
 	g := begin(t, m)
 	before := g.goOn()
 	var waiting []*client.Ticket
@@ -170,6 +173,7 @@ func lostStreams(t *testing.T, m mode) {
 	for n, ticket := range waiting {
 		require.EqualValues(t, kept+5+n, g.ann.committed(ticket))
 	}
+	g.carol.open()
 	log := g.everybodyConverges()
 	requireSame(t, before, log)
 	require.Len(t, log, kept+4+len(waiting)+3)
@@ -181,6 +185,7 @@ func lostStreams(t *testing.T, m mode) {
 // A snapshot of all disks is put back: what was sent since is undone, the programs are told, and those that still hold their commands
 // send them again.
 func everythingOlder(t *testing.T, m mode) {
+	t.Helper()
 	g := begin(t, m)
 	snapshot := filepath.Join(t.TempDir(), "snapshot")
 	g.down()
@@ -208,10 +213,11 @@ func (g *group) requireUndone(before []client.Event) {
 			require.Greater(g.t, p.committed(command), uint64(kept))
 		}
 	}
-	log := g.everybodyConverges()
+	g.carol.open()
 	fork := g.carol.fork()
 	require.LessOrEqual(g.t, fork.To, uint64(kept))
 	require.Empty(g.t, fork.Commands)
+	log := g.everybodyConverges()
 	for _, p := range []*person{g.ann, g.bob, g.carol} {
 		require.Len(g.t, p.told(), 1, "%s is told once", p.user)
 	}
@@ -225,6 +231,7 @@ func (g *group) requireUndone(before []client.Event) {
 
 // A machine is gone with its streams: another one begins with the backup.
 func anotherMachine(t *testing.T, m mode) {
+	t.Helper()
 	g := begin(t, m)
 	g.backup(g.installation)
 	before := g.goOn()
@@ -238,6 +245,7 @@ func anotherMachine(t *testing.T, m mode) {
 
 // A machine is moved with everything that it has: nothing is lost, and nobody notices.
 func anotherMachineCopied(t *testing.T, m mode) {
+	t.Helper()
 	g := begin(t, m)
 	before := g.goOn()
 	g.down()
@@ -249,6 +257,7 @@ func anotherMachineCopied(t *testing.T, m mode) {
 	other.front.Aim(other.target())
 	g.installation = other
 	require.EqualValues(t, kept+5, g.ann.committed(waiting))
+	g.carol.open()
 	log := g.everybodyConverges()
 	requireSame(t, before, log)
 	for _, p := range []*person{g.ann, g.bob, g.carol} {
@@ -259,6 +268,7 @@ func anotherMachineCopied(t *testing.T, m mode) {
 // A message is erased after the backup. When the backup is restored without the streams that contain the erasure, it is erased again
 // before anybody can read it.
 func erasedStaysErased(t *testing.T, m mode) {
+	t.Helper()
 	g := begin(t, m)
 	g.backup(g.installation)
 	g.admin("erase " + g.id + " --seq 3 --yes")
