@@ -37,6 +37,11 @@ func BenchmarkAppend(b *testing.B) {
 	storetest.Benchmark(b, subject)
 }
 
+func BenchmarkPaced(b *testing.B) {
+	keepServer(b)
+	storetest.BenchmarkPaced(b, subject)
+}
+
 func BenchmarkBytes(b *testing.B) { storetest.BenchmarkBytes(b, subject) }
 
 func BenchmarkRead(b *testing.B) { storetest.BenchmarkRead(b, subject) }
@@ -102,6 +107,10 @@ func databaseOf(tb testing.TB, cfg postgres.Config) *storetest.Database {
 			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
 			require.NoError(tb, conn.QueryRow(tb.Context(), query).Scan(&n))
 			return n
+		},
+		Usage: func(tb testing.TB) storetest.Usage {
+			tb.Helper()
+			return usage(tb, url)
 		},
 		OpenFormer: func(tb testing.TB) error {
 			tb.Helper()

@@ -22,6 +22,8 @@ func TestStore(t *testing.T) { storetest.Run(t, subject) }
 
 func BenchmarkAppend(b *testing.B) { storetest.Benchmark(b, subject) }
 
+func BenchmarkPaced(b *testing.B) { storetest.BenchmarkPaced(b, subject) }
+
 func BenchmarkBytes(b *testing.B) { storetest.BenchmarkBytes(b, subject) }
 
 func BenchmarkRead(b *testing.B) { storetest.BenchmarkRead(b, subject) }
@@ -77,6 +79,7 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			require.NoError(tb, db.QueryRowContext(tb.Context(), query).Scan(&n))
 			return n
 		},
+		Usage: func(testing.TB) storetest.Usage { return storetest.Usage{Commits: int(opened.Stats().File.Commits)} },
 		OpenFormer: func(tb testing.TB) error {
 			tb.Helper()
 			path := filepath.Join(tb.TempDir(), "former.db")

@@ -18,11 +18,11 @@ import (
 // benchConversations is the number of groups in the first benchmark.
 const benchConversations = 500
 
-// Benchmark measures appends of 1, 16 and 100 events, in one partition and in all partitions at once. In addition to the
-// time per append it reports events/s, the process's CPU time per event (without a PostgreSQL server's), and p50 and p99
+// Benchmark measures appends of 1, 16 and 100 events, to 1, 4 and all partitions at once. In addition to the time per append
+// it reports events/s, the CPU per event of this process and of a PostgreSQL server, the commits per append, and p50 and p99
 // of an append.
 func Benchmark(b *testing.B, subject Subject) {
-	for _, partitions := range []int{1, Partitions} {
+	for _, partitions := range []int{1, 4, Partitions} {
 		for _, size := range []int{1, 16, 100} {
 			b.Run(fmt.Sprintf("partitions=%d/events=%d", partitions, size), func(b *testing.B) { benchmark(b, subject, partitions, size) })
 		}
@@ -41,8 +41,8 @@ func benchmark(b *testing.B, subject Subject, partitions, size int) {
 		tokens <- struct{}{}
 	}
 	close(tokens)
+	meter := startMeter(b, db)
 	b.ResetTimer()
-	before := cpu()
 	var running sync.WaitGroup
 	for _, l := range lanes {
 		running.Go(func() {
@@ -53,17 +53,47 @@ func benchmark(b *testing.B, subject Subject, partitions, size int) {
 	}
 	running.Wait()
 	b.StopTimer()
-	spent := cpu() - before
 	var took []time.Duration
 	for _, l := range lanes {
 		took = append(took, l.took...)
 	}
+	meter.report(b.N*size, b.N, took)
+}
+
+// Usage is what a database has used up since it was made.
+type Usage struct {
+	// Commits is the number of committed transactions.
+	Commits int
+	// CPU is that of the database's own processes; 0 if it has none.
+	CPU time.Duration
+}
+
+// meter measures the cost of what happens between startMeter and report.
+type meter struct {
+	b     *testing.B
+	db    *Database
+	cpu   time.Duration
+	usage Usage
+}
+
+func startMeter(b *testing.B, db *Database) *meter {
+	b.Helper()
+	return &meter{b: b, db: db, usage: db.Usage(b), cpu: cpu()}
+}
+
+// report reports the cost of events that came in appends; took are the times of which the percentiles are reported.
+func (m *meter) report(events, appends int, took []time.Duration) {
+	m.b.Helper()
+	spent, usage := cpu()-m.cpu, m.db.Usage(m.b)
 	slices.Sort(took)
-	events := float64(b.N * size)
-	b.ReportMetric(events/b.Elapsed().Seconds(), "events/s")
-	b.ReportMetric(float64(spent.Microseconds())/events, "cpu-µs/event")
-	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+	m.b.ReportMetric(float64(events)/m.b.Elapsed().Seconds(), "events/s")
+	m.b.ReportMetric(float64(spent.Microseconds())/float64(events), "cpu-µs/event")
+	if usage.CPU > 0 {
+		m.b.ReportMetric(float64((usage.CPU-m.usage.CPU).Microseconds())/float64(events), "server-cpu-µs/event")
+	}
+	m.b.ReportMetric(float64(usage.Commits-m.usage.Commits)/float64(appends), "commits/append")
+	m.b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	m.b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
 
 // lane is one partition's worker with its conversations.
@@ -90,16 +120,22 @@ const text = "012345678901234567890123456789012345678901234567890123456789012345
 
 func (l *lane) append(b *testing.B, size int) {
 	b.Helper()
+	batch := l.batch(b, size)
+	begin := time.Now()
+	_, err := l.Append(b.Context(), batch)
+	l.took = append(l.took, time.Since(begin))
+	require.NoError(b, err)
+}
+
+// batch makes the next append of a number of messages.
+func (l *lane) batch(b *testing.B, size int) *historyv1.AppendRequest {
+	b.Helper()
 	commands := make([]*brokerv1.Command, size)
 	for i := range commands {
 		l.next++
 		commands[i] = l.Command(l.ids[l.next*7919%len(l.ids)], "alice", Message(text))
 	}
-	batch := l.Batch(l.Apply(b, commands...)...)
-	begin := time.Now()
-	_, err := l.Append(b.Context(), batch)
-	l.took = append(l.took, time.Since(begin))
-	require.NoError(b, err)
+	return l.Batch(l.Apply(b, commands...)...)
 }
 
 func cpu() time.Duration {

@@ -47,6 +47,8 @@ type Database struct {
 	Count func(tb testing.TB, query string) int
 	// EventBytes returns the size of the table of events and of each of its indexes, by name.
 	EventBytes func(tb testing.TB) map[string]int
+	// Usage returns what the database has used up, for benchmarks.
+	Usage func(tb testing.TB) Usage
 	// OpenFormer creates a database with the former schema and tries to open it.
 	OpenFormer func(tb testing.TB) error
 }
