@@ -20,10 +20,18 @@ import (
 var ErrPooler = errors.New("the settings of the connection are refused or ignored: the URL seems to lead to a connection pooler such as PgBouncer; " +
 	"keep it and name PostgreSQL itself with --history.direct-url, or let the URL name PostgreSQL itself")
 
-// plans are the plan types that the planner must not choose. Every query is short and uses keys, so an index lookup for
-// each key is always the right plan. If a table has grown since it was last analysed, the planner tends to read and hash
-// the whole table. JIT compilation of such queries takes longer than running them.
-var plans = []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"}
+// planning are settings of the planner. Every query is short and uses keys, so an index lookup for each key is always the right
+// plan. If a table has grown since it was last analysed, the planner tends to read and hash the whole table. JIT compilation of
+// such queries takes longer than running them. By default the planner also makes a new plan for most calls, because an array of
+// one element looks cheaper than an array of unknown length; planning takes longer than the append itself.
+var planning = []struct{ setting, value string }{
+	{"enable_seqscan", "off"},
+	{"enable_hashjoin", "off"},
+	{"enable_mergejoin", "off"},
+	{"enable_material", "off"},
+	{"jit", "off"},
+	{"plan_cache_mode", "force_generic_plan"},
+}
 
 // tune sets the settings that the store's connections rely on, apart from guards.
 func tune(params map[string]string) {
@@ -31,8 +39,8 @@ func tune(params map[string]string) {
 	// An acknowledged append must survive a failure of the machine, but databases and roles can have a weaker setting.
 	params["synchronous_commit"] = "on"
 	params["default_transaction_isolation"] = "read committed"
-	for _, plan := range plans {
-		params[plan] = "off"
+	for _, plan := range planning {
+		params[plan.setting] = plan.value
 	}
 }
 
@@ -66,13 +74,13 @@ func (s *Store) checkPooler(ctx context.Context, log *slog.Logger) error {
 		return nil
 	}
 	var missing []string
-	for _, plan := range plans {
+	for _, plan := range planning {
 		var value string
-		if err := s.pool.QueryRow(ctx, "SELECT current_setting($1)", plan).Scan(&value); err != nil {
+		if err := s.pool.QueryRow(ctx, "SELECT current_setting($1)", plan.setting).Scan(&value); err != nil {
 			return fmt.Errorf("read its settings: %w", err)
 		}
-		if value != "off" {
-			missing = append(missing, plan+" = off")
+		if value != plan.value {
+			missing = append(missing, plan.setting+" = "+plan.value)
 		}
 	}
 	for name, value := range map[string]string{"statement_timeout": statement, "lock_timeout": lock, "idle_in_transaction_session_timeout": idle} {

@@ -116,7 +116,7 @@ func TestAPoolerIsRefusedUnlessItIsConfigured(t *testing.T) {
 	for name, extra := range map[string]string{
 		"refuses settings": "",
 		"ignores settings": "ignore_startup_parameters = synchronous_commit,default_transaction_isolation,enable_seqscan,enable_hashjoin," +
-			"enable_mergejoin,enable_material,jit,statement_timeout,lock_timeout,idle_in_transaction_session_timeout," +
+			"enable_mergejoin,enable_material,jit,plan_cache_mode,statement_timeout,lock_timeout,idle_in_transaction_session_timeout," +
 			"tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,5 +131,6 @@ func TestAPoolerIsRefusedUnlessItIsConfigured(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, opened.Close())
 		require.Contains(t, log.String(), "lock_timeout = '3s'")
+		require.Contains(t, log.String(), "plan_cache_mode = force_generic_plan")
 	})
 }
