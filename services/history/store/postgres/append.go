@@ -12,7 +12,6 @@ import (
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
-	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 
@@ -37,23 +36,6 @@ const (
 	endEpoch           = "UPDATE epochs SET last_sequence = $1 WHERE partition = $2 AND epoch = $3"
 	beginEpoch         = "INSERT INTO epochs (partition, epoch, stream) VALUES ($1, $2, $3)"
 
-	moveHeads = `WITH moved AS (
-		UPDATE conversations SET head = v.head, head_hash = v.hash, epoch = $6, sequence = v.sequence
-		FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $7::bigint[]) AS v (id, head, hash, before, sequence)
-		WHERE conversation_id = v.id AND conversations.head = v.before RETURNING 1)
-		SELECT runnel_require(count(*) = $5, '` + requireHeads + `') FROM moved`
-	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash,
-		members, created_time_ms, epoch, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
-	epochID = "(SELECT id FROM epochs WHERE partition = $11 AND epoch = $12)"
-	// Most events are plain. Their statement leaves out the columns that only other events need.
-	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, epoch_id, format)
-		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
-			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), ` + epochID + `, $13`
-	insertFull = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, epoch_id,
-			format, commitment, header_extra, target)
-		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
-			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), ` + epochID + `,
-			unnest($13::smallint[]), unnest($14::bytea[]), unnest($15::bytea[]), nullif(unnest($16::bigint[]), 0)`
 	alterConversation = `UPDATE conversations SET name = coalesce($1, name), name_seq = CASE WHEN $1 IS NULL THEN name_seq ELSE $2 END,
 		name_sender = CASE WHEN $1 IS NULL THEN name_sender ELSE $3 END, name_time_ms = CASE WHEN $1 IS NULL THEN name_time_ms ELSE $4 END,
 		members = members + $5 WHERE conversation_id = $6`
@@ -77,26 +59,42 @@ const (
 // setErasureTimeout sets the statement timeout for an append that erases. The setting lasts for the transaction.
 var setErasureTimeout = fmt.Sprintf("SET LOCAL statement_timeout = %d", store.ErasureTimeout.Milliseconds())
 
-// Append commits a batch in one round trip: all its statements are sent together. Only the end of the batch commits, so a
-// statement that fails undoes all. A refused batch, or a batch that begins an epoch, takes more round trips.
+// Append commits a batch. Most appends share a transaction with those of other partitions that arrive at the same time; see
+// committer. The others, and those that could not be committed together, have a transaction of their own.
 func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	batch, err := store.Plan(request)
 	if err != nil {
 		return nil, err
 	}
-	tried := fmt.Sprintf("append to partition %d", request.GetPartition())
+	if !shareable(batch) {
+		return s.appendAlone(ctx, batch)
+	}
+	switch err := s.committer.join(ctx, batch); {
+	case errors.Is(err, errAlone):
+		return s.appendAlone(ctx, batch)
+	case err != nil:
+		return nil, wrap(fmt.Sprintf("append to partition %d", batch.GetPartition()), err)
+	}
+	s.appended(ids.Partition(batch.GetPartition()))
+	return &historyv1.AppendResponse{Epoch: batch.GetExpected().GetEpoch()}, nil
+}
+
+// appendAlone commits a batch in one round trip: all its statements are sent together. Only the end of the batch commits, so a
+// statement that fails undoes all. A refused batch, or a batch that begins an epoch, takes more round trips.
+func (s *Store) appendAlone(ctx context.Context, batch *store.Batch) (*historyv1.AppendResponse, error) {
+	tried := fmt.Sprintf("append to partition %d", batch.GetPartition())
 	epoch, err := s.epochOf(ctx, batch)
 	if err != nil {
 		return nil, wrap(tried, err)
 	}
-	err = s.send(ctx, statements(batch, epoch))
+	err = s.send(ctx, statements(member{Batch: batch, epoch: epoch}))
 	if err == nil && store.BugEffectsOutsideTransaction {
 		effects := &pgx.Batch{}
 		queueEffects(effects, batch)
 		err = s.send(ctx, effects)
 	}
 	if err == nil {
-		s.appended(ids.Partition(request.GetPartition()))
+		s.appended(ids.Partition(batch.GetPartition()))
 		return &historyv1.AppendResponse{Epoch: uint64(epoch)}, nil
 	}
 	var failed *pgconn.PgError
@@ -105,11 +103,11 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 	}
 	switch {
 	case failed.Code == codeRequired && failed.Message == requireWatermark:
-		present, err := s.Watermark(ctx, ids.Partition(request.GetPartition()))
+		present, err := s.Watermark(ctx, ids.Partition(batch.GetPartition()))
 		if err != nil {
 			return nil, err
 		}
-		return nil, &store.WatermarkError{Partition: ids.Partition(request.GetPartition()), Present: present}
+		return nil, &store.WatermarkError{Partition: ids.Partition(batch.GetPartition()), Present: present}
 	case failed.Code == codeRequired && failed.Message == requireMember:
 		return nil, store.Invalid("events", "end the membership of a user who is not a member")
 	case failed.Code == codeUnique && (failed.ConstraintName == keyMembership || failed.ConstraintName == keyPresentMembers):
@@ -154,41 +152,54 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 	})
 }
 
-// statements returns the append as SQL. The watermark comes first, because it decides whether the batch is committed. Its
+// member is an append as part of a transaction; epoch is that of its positions.
+type member struct {
+	*store.Batch
+	epoch ids.Epoch
+}
+
+// statements returns an append as SQL. The watermark comes first, because it decides whether the batch is committed. Its
 // row is the lock that serialises the appends of a partition.
-func statements(batch *store.Batch, epoch ids.Epoch) *pgx.Batch {
+func statements(m member) *pgx.Batch {
 	sql := &pgx.Batch{}
-	expected, next := batch.GetExpected(), batch.GetNext()
-	if conversation.HasErasure(batch.GetEffects()) {
+	expected, next := m.GetExpected(), m.GetNext()
+	if conversation.HasErasure(m.GetEffects()) {
 		sql.Queue(setErasureTimeout)
 	}
 	if store.BugNoWatermarkCheck {
-		sql.Queue(moveWatermark+returningWatermark, next.GetStream(), uint64(epoch), next.GetSequence(), next.GetTimeNs(), batch.GetPartition())
+		sql.Queue(moveWatermark+returningWatermark, next.GetStream(), uint64(m.epoch), next.GetSequence(), next.GetTimeNs(), m.GetPartition())
 	} else {
-		sql.Queue(moveWatermark+onExpected+returningWatermark, next.GetStream(), uint64(epoch), next.GetSequence(), next.GetTimeNs(),
-			batch.GetPartition(), expected.GetStream(), expected.GetEpoch(), expected.GetSequence())
+		sql.Queue(moveWatermark+onExpected+returningWatermark, next.GetStream(), uint64(m.epoch), next.GetSequence(), next.GetTimeNs(),
+			m.GetPartition(), expected.GetStream(), expected.GetEpoch(), expected.GetSequence())
 	}
-	if batch.Begins() && epoch != ids.Epoch(expected.GetEpoch()) {
-		sql.Queue(endEpoch, expected.GetSequence(), batch.GetPartition(), expected.GetEpoch())
-		sql.Queue(beginEpoch, batch.GetPartition(), uint64(epoch), next.GetStream())
+	if m.Begins() && m.epoch != ids.Epoch(expected.GetEpoch()) {
+		sql.Queue(endEpoch, expected.GetSequence(), m.GetPartition(), expected.GetEpoch())
+		sql.Queue(beginEpoch, m.GetPartition(), uint64(m.epoch), next.GetStream())
 	}
-	queueConversations(sql, batch, epoch)
-	queueEvents(sql, batch, epoch)
-	for i := range batch.Changes {
-		if change := &batch.Changes[i]; !change.Creates() && (change.Name != nil || change.Members != 0) {
-			sql.Queue(alterConversation, pgtype.Text{String: change.Name.GetName(), Valid: change.Name != nil}, change.Name.GetSeq(),
-				change.Name.GetSender(), change.Name.GetTimeMs(), change.Members, string(change.ID))
+	queueRows(sql, []member{m})
+	return sql
+}
+
+// queueRows writes everything that appends write besides their watermarks.
+func queueRows(sql *pgx.Batch, members []member) {
+	queueConversations(sql, members)
+	queueEvents(sql, members)
+	for _, m := range members {
+		for i := range m.Changes {
+			if change := &m.Changes[i]; !change.Creates() && (change.Name != nil || change.Members != 0) {
+				sql.Queue(alterConversation, pgtype.Text{String: change.Name.GetName(), Valid: change.Name != nil}, change.Name.GetSeq(),
+					change.Name.GetSender(), change.Name.GetTimeMs(), change.Members, string(change.ID))
+			}
+		}
+		queueMemberships(sql, m.Batch, m.epoch)
+		if !store.BugEffectsOutsideTransaction {
+			queueEffects(sql, m.Batch)
+		}
+		queueRefusals(sql, m.Batch)
+		for _, letter := range m.GetDeadLetters() {
+			sql.Queue(insertDeadLetter, m.GetPartition(), m.GetNext().GetStream(), letter.GetSequence(), letter.GetReason(), orEmpty(letter.GetPayload()))
 		}
 	}
-	queueMemberships(sql, batch, epoch)
-	if !store.BugEffectsOutsideTransaction {
-		queueEffects(sql, batch)
-	}
-	queueRefusals(sql, batch)
-	for _, letter := range batch.GetDeadLetters() {
-		sql.Queue(insertDeadLetter, batch.GetPartition(), next.GetStream(), letter.GetSequence(), letter.GetReason(), orEmpty(letter.GetPayload()))
-	}
-	return sql
 }
 
 // orEmpty turns nil into an empty value. The driver would store nil as NULL.
@@ -219,90 +230,6 @@ func queueRefusals(sql *pgx.Batch, batch *store.Batch) {
 	}
 	beforeMs, limit := store.DropRefusals(batch.AppendRequest)
 	sql.Queue(dropRefusals, batch.GetPartition(), beforeMs, limit)
-}
-
-func queueConversations(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
-	n := len(batch.Changes)
-	conversations, heads, hashes, befores, sequences := make([]string, 0, n), make([]int64, 0, n), make([][]byte, 0, n), make([]int64, 0, n), make([]int64, 0, n)
-	for i := range batch.Changes {
-		change := &batch.Changes[i]
-		if change.Creates() {
-			sql.Queue(insertConversation, string(change.ID), int32(change.Kind), change.Name.GetName(), change.Name.GetSeq(), change.Name.GetSender(),
-				change.Name.GetTimeMs(), string(change.Creator), uint64(change.Last), change.Hash, change.Members, change.CreatedMs, uint64(epoch), uint64(change.Sequence))
-			continue
-		}
-		conversations, heads = append(conversations, string(change.ID)), append(heads, int64(change.Last))
-		hashes, befores = append(hashes, change.Hash), append(befores, int64(change.First-1))
-		sequences = append(sequences, int64(change.Sequence))
-	}
-	if len(conversations) > 0 {
-		sql.Queue(moveHeads, conversations, heads, hashes, befores, len(conversations), uint64(epoch), sequences)
-	}
-}
-
-// queueEvents inserts the events. If the batch has events that are not plain, it inserts the plain ones separately.
-func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
-	full := 0
-	for i := range batch.Rows {
-		if !batch.Rows[i].Plain() {
-			full++
-		}
-	}
-	if n := len(batch.Rows) - full; n > 0 {
-		c := newColumns(n)
-		for i := range batch.Rows {
-			if row := &batch.Rows[i]; row.Plain() {
-				c.add(row)
-			}
-		}
-		sql.Queue(insertPlain, append(c.args(), batch.GetPartition(), uint64(epoch), chain.Format)...)
-	}
-	if full == 0 {
-		return
-	}
-	c := newColumns(full)
-	formats, targets := make([]int16, 0, full), make([]int64, 0, full)
-	commitments, extras := make([][]byte, 0, full), make([][]byte, 0, full)
-	for i := range batch.Rows {
-		row := &batch.Rows[i]
-		if row.Plain() {
-			continue
-		}
-		c.add(row)
-		formats, targets = append(formats, int16(row.GetFormat())), append(targets, int64(row.Target))
-		commitments, extras = append(commitments, orNull(row.Commitment)), append(extras, orNull(row.GetHeaderExtra()))
-	}
-	sql.Queue(insertFull, append(c.args(), batch.GetPartition(), uint64(epoch), formats, commitments, extras, targets)...)
-}
-
-// columns contains the events, column by column.
-type columns struct {
-	conversations, senders []string
-	commands               []pgtype.UUID
-	seqs, times, sequences []int64
-	kinds                  []int32
-	bodies, salts, hash    [][]byte
-}
-
-func newColumns(n int) *columns {
-	return &columns{
-		conversations: make([]string, 0, n), senders: make([]string, 0, n), commands: make([]pgtype.UUID, 0, n),
-		seqs: make([]int64, 0, n), times: make([]int64, 0, n), sequences: make([]int64, 0, n), kinds: make([]int32, 0, n),
-		bodies: make([][]byte, 0, n), salts: make([][]byte, 0, n), hash: make([][]byte, 0, n),
-	}
-}
-
-func (c *columns) add(row *store.Row) {
-	c.conversations, c.senders = append(c.conversations, row.GetConversationId()), append(c.senders, row.GetSender())
-	c.commands = append(c.commands, pgtype.UUID{Bytes: row.CommandID, Valid: true})
-	c.seqs, c.times, c.sequences = append(c.seqs, int64(row.GetSeq())), append(c.times, row.GetTimeMs()), append(c.sequences, int64(row.Sequence))
-	c.kinds = append(c.kinds, int32(row.GetKind()))
-	c.bodies, c.salts = append(c.bodies, orNull(row.GetBody())), append(c.salts, orNull(row.GetSalt()))
-	c.hash = append(c.hash, row.GetHash())
-}
-
-func (c *columns) args() []any {
-	return []any{c.conversations, c.seqs, c.times, c.senders, c.commands, c.kinds, c.bodies, c.salts, c.hash, c.sequences}
 }
 
 func keys(batch *store.Batch) (conversations, senders []string, commands []pgtype.UUID) {

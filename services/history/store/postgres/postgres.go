@@ -71,6 +71,7 @@ type Store struct {
 	partitions int
 	bells      store.Bells
 	news       *news
+	committer  *committer
 	pooled     bool // connections go through a pooler; see pooler.go
 }
 
@@ -132,6 +133,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		return nil, fmt.Errorf("open the PostgreSQL database %s at %s: %w", settings.ConnConfig.Database, settings.ConnConfig.Host, err)
 	}
 	s.news = startNews(ctx, s, direct, log)
+	s.committer = startCommitter(commitLanes, s.commitTogether)
 	log.InfoContext(ctx, "history is in PostgreSQL", "host", settings.ConnConfig.Host, "database", settings.ConnConfig.Database, "partitions", partitions)
 	return s, nil
 }
@@ -263,6 +265,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Close waits for running calls and closes all connections.
 func (s *Store) Close() error {
+	s.committer.close()
 	s.news.close()
 	s.pool.Close()
 	return nil
