@@ -127,12 +127,12 @@ func newStatsCollector(s store.Store) *statsCollector {
 		store:       s,
 		connections: desc("connections", "Open connections to the database, busy or idle. With SQLite, only the connections for reading.", "state"),
 		limit:       desc("connections_limit", "Maximum number of connections."),
-		waiting:     desc("waiting", "Calls that wait for a connection to PostgreSQL, or for SQLite's writer."),
+		waiting:     desc("waiting", "Calls that wait for a connection to PostgreSQL, or to share a transaction with others."),
 		givenUp:     desc("connection_timeouts_total", "Calls that got no connection to PostgreSQL in time and were refused as unavailable."),
 
 		databaseBytes: desc("sqlite_database_bytes", "Size of the SQLite file."),
 		logBytes:      desc("sqlite_log_bytes", "Size of the SQLite file's write-ahead log. It restarts at about 32 MiB; if it keeps growing, it is not being copied into the file."),
-		commits:       desc("sqlite_commits_total", "Transactions committed; appends and cursors that arrive together share one."),
+		commits:       desc("commits_total", "Transactions of appends that were committed; appends that arrive together share one. With SQLite, transactions of all writes."),
 		copies:        desc("sqlite_checkpoints_total", "Times that the write-ahead log was copied into the SQLite file."),
 		uncopied:      desc("sqlite_checkpoint_failures_total", "Times that the write-ahead log could not be copied into the SQLite file."),
 	}
@@ -160,13 +160,13 @@ func (c *statsCollector) Collect(metrics chan<- prometheus.Metric) {
 	gauge(c.connections, int64(stats.Open-stats.Busy), "idle")
 	gauge(c.limit, int64(stats.MaxConnections))
 	gauge(c.waiting, int64(stats.Waiting))
+	counter(c.commits, stats.Commits)
 	if stats.Backend != "sqlite" {
 		counter(c.givenUp, stats.GivenUp)
 		return
 	}
 	gauge(c.databaseBytes, stats.File.DatabaseBytes)
 	gauge(c.logBytes, stats.File.LogBytes)
-	counter(c.commits, stats.File.Commits)
 	counter(c.copies, stats.File.Copies)
 	counter(c.uncopied, stats.File.FailedCopies)
 }

@@ -69,7 +69,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	id := batch.GetEvents()[0].GetConversationId()
 	response, err := b.client.Append(ctx, batch)
 	require.NoError(t, err)
-	note("append_events{}", "operation_seconds{sqlite,append}", "sqlite_commits_total{}")
+	note("append_events{}", "operation_seconds{sqlite,append}", "commits_total{}")
 	worker.Watermark = after(batch, response)
 
 	again := worker.Batch(batch.GetEvents()...)

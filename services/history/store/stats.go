@@ -7,8 +7,12 @@ type Stats struct {
 	// Busy, Open and MaxConnections count connections to the database: in use, open, and the maximum. With SQLite they
 	// count only the connections for reading.
 	Busy, Open, MaxConnections int
-	// Waiting is the number of calls that wait for a connection to PostgreSQL, or for SQLite's writer.
+	// Waiting is the number of calls that wait for a connection to PostgreSQL, or to share a transaction with others.
 	Waiting int
+	// Commits is the number of committed transactions of appends; with SQLite, of all writes. Writes that arrive together share
+	// one. Committing is the number of those that are under way.
+	Commits    uint64
+	Committing int
 	// GivenUp is the number of calls that failed because they got no connection to PostgreSQL in time.
 	GivenUp uint64
 	// File is set for SQLite only.
@@ -19,8 +23,6 @@ type Stats struct {
 type FileStats struct {
 	// DatabaseBytes and LogBytes are the sizes of the file and of its write-ahead log.
 	DatabaseBytes, LogBytes int64
-	// Commits is the number of committed transactions; writes that arrive together share a transaction.
-	Commits uint64
 	// Copies is how often the write-ahead log was copied into the file. FailedCopies is how often copying failed.
 	Copies, FailedCopies uint64
 }

@@ -139,8 +139,9 @@ func (s *Store) epochOf(ctx context.Context, batch *store.Batch) (ids.Epoch, err
 	return store.NextEpoch(epoch, nowMs), err
 }
 
+// send runs the statements of appends in one transaction.
 func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
-	return s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		results := conn.SendBatch(ctx, batch)
 		for range batch.Len() {
 			if _, err := results.Exec(); err != nil {
@@ -150,6 +151,10 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 		}
 		return results.Close() // waits for the commit
 	})
+	if err == nil {
+		s.commits.Add(1)
+	}
+	return err
 }
 
 // member is an append as part of a transaction; epoch is that of its positions.

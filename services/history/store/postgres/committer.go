@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/ids"
@@ -45,6 +46,8 @@ type committer struct {
 	waiting []*joined
 	busy    map[ids.Partition]struct{} // partitions with an append under way
 	closed  bool
+
+	committing atomic.Int32 // groups under way
 
 	quit  chan struct{}
 	lanes sync.WaitGroup
@@ -127,6 +130,13 @@ func (c *committer) close() {
 	c.lanes.Wait()
 }
 
+// waitingNow is the number of appends that wait for a lane.
+func (c *committer) waitingNow() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting)
+}
+
 // lane commits one group after the other.
 func (c *committer) lane() {
 	var group []*joined
@@ -191,7 +201,9 @@ func (c *committer) gather(group []*joined) []*joined {
 func (c *committer) run(group []*joined, batches []*store.Batch) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline(group))
 	defer cancel()
+	c.committing.Add(1)
 	outcomes := c.commit(ctx, batches)
+	c.committing.Add(-1)
 	c.mu.Lock()
 	for _, j := range group {
 		delete(c.busy, ids.Partition(j.batch.GetPartition()))

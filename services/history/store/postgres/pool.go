@@ -99,6 +99,7 @@ func (s *Store) Stats() store.Stats {
 	return store.Stats{
 		Backend: "postgres",
 		Busy:    int(stat.AcquiredConns()), Open: int(stat.TotalConns()), MaxConnections: int(stat.MaxConns()),
-		Waiting: int(s.pool.waiting.Load()), GivenUp: s.pool.givenUp.Load(),
+		Waiting: int(s.pool.waiting.Load()) + s.committer.waitingNow(), GivenUp: s.pool.givenUp.Load(),
+		Commits: s.commits.Load(), Committing: int(s.committer.committing.Load()),
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -72,6 +73,7 @@ type Store struct {
 	bells      store.Bells
 	news       *news
 	committer  *committer
+	commits    atomic.Uint64
 	pooled     bool // connections go through a pooler; see pooler.go
 }
 

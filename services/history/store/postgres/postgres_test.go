@@ -108,6 +108,19 @@ func databaseOf(tb testing.TB, cfg postgres.Config) *storetest.Database {
 			require.NoError(tb, conn.QueryRow(tb.Context(), query).Scan(&n))
 			return n
 		},
+		Lanes: postgres.CommitLanes,
+		Hold: func(tb testing.TB) (release func()) {
+			tb.Helper()
+			conn := raw(tb, url)
+			tx, err := conn.Begin(tb.Context())
+			require.NoError(tb, err)
+			_, err = tx.Exec(tb.Context(), "LOCK TABLE partitions IN ACCESS EXCLUSIVE MODE")
+			require.NoError(tb, err)
+			return func() {
+				require.NoError(tb, tx.Rollback(tb.Context()))
+				require.NoError(tb, conn.Close(tb.Context()))
+			}
+		},
 		Usage: func(tb testing.TB) storetest.Usage {
 			tb.Helper()
 			return usage(tb, url)

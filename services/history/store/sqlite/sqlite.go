@@ -244,9 +244,10 @@ func (s *Store) Stats() store.Stats {
 		Backend: "sqlite",
 		Busy:    readers.InUse, Open: readers.OpenConnections, MaxConnections: readers.MaxOpenConnections,
 		Waiting: len(s.writer.queue),
+		Commits: s.writer.commits.Load(), Committing: int(s.writer.committing.Load()),
 		File: store.FileStats{
 			DatabaseBytes: size(s.path), LogBytes: size(s.path + "-wal"),
-			Commits: s.writer.commits.Load(), Copies: s.checkpointer.copies.Load(), FailedCopies: s.checkpointer.failed.Load(),
+			Copies: s.checkpointer.copies.Load(), FailedCopies: s.checkpointer.failed.Load(),
 		},
 	}
 }

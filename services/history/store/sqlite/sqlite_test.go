@@ -79,7 +79,22 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			require.NoError(tb, db.QueryRowContext(tb.Context(), query).Scan(&n))
 			return n
 		},
-		Usage: func(testing.TB) storetest.Usage { return storetest.Usage{Commits: int(opened.Stats().File.Commits)} },
+		Lanes: 1,
+		Hold: func(tb testing.TB) (release func()) {
+			tb.Helper()
+			db := raw(tb, cfg.Path)
+			tx, err := db.Conn(tb.Context())
+			require.NoError(tb, err)
+			_, err = tx.ExecContext(tb.Context(), "BEGIN IMMEDIATE")
+			require.NoError(tb, err)
+			return func() {
+				_, err := tx.ExecContext(tb.Context(), "ROLLBACK")
+				require.NoError(tb, err)
+				require.NoError(tb, tx.Close())
+				require.NoError(tb, db.Close())
+			}
+		},
+		Usage: func(testing.TB) storetest.Usage { return storetest.Usage{Commits: int(opened.Stats().Commits)} },
 		OpenFormer: func(tb testing.TB) error {
 			tb.Helper()
 			path := filepath.Join(tb.TempDir(), "former.db")

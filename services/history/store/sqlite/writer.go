@@ -33,6 +33,8 @@ type writer struct {
 	queue   chan *write
 	restart chan struct{} // asks the writer to copy the rest of the write-ahead log; see checkpointer
 	commits atomic.Uint64
+	// committing is 1 while a transaction is under way.
+	committing atomic.Int32
 	quit    chan struct{} // closed to stop the writer; queued writes are still committed
 	done    chan struct{} // closed when the goroutine has ended
 
@@ -140,7 +142,9 @@ func (w *writer) loop(ctx context.Context) {
 			}
 		}
 		group = w.gather(group)
+		w.committing.Store(1)
 		w.run(ctx, group)
+		w.committing.Store(0)
 		clear(group)
 	}
 }

@@ -47,6 +47,10 @@ type Database struct {
 	Count func(tb testing.TB, query string) int
 	// EventBytes returns the size of the table of events and of each of its indexes, by name.
 	EventBytes func(tb testing.TB) map[string]int
+	// Hold keeps appends from being committed until release is called: those that have begun wait.
+	Hold func(tb testing.TB) (release func())
+	// Lanes is the number of transactions of appends at a time.
+	Lanes int
 	// Usage returns what the database has used up, for benchmarks.
 	Usage func(tb testing.TB) Usage
 	// OpenFormer creates a database with the former schema and tries to open it.
@@ -64,6 +68,7 @@ func Run(t *testing.T, subject Subject) {
 		tests func(*testing.T, Subject)
 	}{
 		{"append", testAppend},
+		{"together", testTogether},
 		{"positions", testPositions},
 		{"members", testMembers},
 		{"effects", testEffects},

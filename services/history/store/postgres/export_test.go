@@ -1,0 +1,4 @@
+package postgres
+
+// CommitLanes is commitLanes.
+const CommitLanes = commitLanes
