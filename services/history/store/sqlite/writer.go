@@ -35,8 +35,8 @@ type writer struct {
 	commits atomic.Uint64
 	// committing is 1 while a transaction is under way.
 	committing atomic.Int32
-	quit    chan struct{} // closed to stop the writer; queued writes are still committed
-	done    chan struct{} // closed when the goroutine has ended
+	quit       chan struct{} // closed to stop the writer; queued writes are still committed
+	done       chan struct{} // closed when the goroutine has ended
 
 	closing sync.Once
 }
