@@ -48,10 +48,12 @@ type appending struct {
 	// plain are the arguments of events that have only the fields that every message has; full are the arguments of all
 	// other events.
 	plain, full, heads, create []any
-	continued                  int // conversations that existed before
 	altered                    []*store.Change
 	duplicates                 []*historyv1.Duplicate
 }
+
+// headColumns is the number of arguments of a head.
+const headColumns = 6
 
 // headArgs are the arguments that the statements for an event and for its conversation's head share. Each is made once,
 // because making an argument that is not a pointer allocates memory.
@@ -61,11 +63,12 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 	a := &appending{
 		Batch: batch, nowMs: nowMs, epoch: ids.Epoch(batch.GetExpected().GetEpoch()),
 		plain: make([]any, 0, plainColumns*len(batch.Rows)),
-		heads: make([]any, 0, 5*len(batch.Changes)),
+		heads: make([]any, 0, headColumns*len(batch.Changes)),
 	}
 	if batch.Begins() && !store.BugPositionReused || a.epoch == 0 {
 		a.epoch = store.NextEpoch(a.epoch, nowMs)
 	}
+	epoch := any(int64(a.epoch))
 	shared := make([]headArgs, len(batch.Rows))
 	for i := range batch.Rows {
 		row := &batch.Rows[i]
@@ -87,9 +90,8 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 				change.Name.GetTimeMs(), string(change.Creator), int64(change.Last), change.Hash, int64(change.Members), change.CreatedMs, int64(change.Sequence))
 			continue
 		}
-		a.continued++
 		head := shared[change.LastRow]
-		a.heads = append(a.heads, head.id, head.seq, head.hash, int64(change.First-1), head.sequence)
+		a.heads = append(a.heads, epoch, head.seq, head.hash, head.sequence, head.id, int64(change.First-1))
 		if change.Name != nil || change.Members != 0 {
 			a.altered = append(a.altered, change)
 		}
@@ -103,12 +105,8 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 	if err := a.moveWatermark(ctx, w); err != nil {
 		return err
 	}
-	changed, err := w.statements.heads.exec(ctx, a.heads, int64(a.epoch))
-	if err != nil {
+	if err := a.moveHeads(ctx, w); err != nil {
 		return err
-	}
-	if changed != a.continued {
-		return errClash
 	}
 	if _, err := w.statements.conversations.exec(ctx, a.create, int64(a.epoch)); err != nil {
 		return clash(err)
@@ -138,6 +136,23 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 		if _, err := w.statements.deadLetter.ExecContext(ctx, a.GetPartition(), a.GetNext().GetStream(), int64(letter.GetSequence()),
 			letter.GetReason(), orEmpty(letter.GetPayload()), a.nowMs); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// moveHeads moves the heads of the conversations that existed before, if each is the one that the batch continues.
+func (a *appending) moveHeads(ctx context.Context, w *writer) error {
+	for heads := a.heads; len(heads) > 0; heads = heads[headColumns:] {
+		result, err := w.statements.head.ExecContext(ctx, heads[:headColumns]...)
+		if err != nil {
+			return err
+		}
+		switch moved, err := result.RowsAffected(); {
+		case err != nil:
+			return err
+		case moved == 0:
+			return errClash
 		}
 	}
 	return nil

@@ -104,7 +104,8 @@ const plainColumns = 10
 type writeStatements struct {
 	moveWatermark, readWatermark                  *sql.Stmt
 	endEpoch, beginEpoch, epochID                 *sql.Stmt
-	heads, conversations, plainEvents, fullEvents manyRows
+	head                                          *sql.Stmt
+	conversations, plainEvents, fullEvents        manyRows
 	alter                                         *sql.Stmt
 	join                                          manyRows
 	eraseName                                     *sql.Stmt
@@ -140,8 +141,8 @@ func (s *writeStatements) prepare(p *preparer) {
 		body, salt, hash, sequence, format, commitment, header_extra, target) VALUES `, "(?1,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", "")
 	s.conversations = p.manyRows(`INSERT OR FAIL INTO conversations (epoch, conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator,
 		head, head_hash, members, created_time_ms, sequence) VALUES `, "(?1,?,?,?,?,?,?,?,?,?,?,?,?)", "")
-	s.heads = p.manyRows("UPDATE conversations SET epoch = ?1, head = v.column2, head_hash = v.column3, sequence = v.column5 FROM (VALUES ", "(?,?,?,?,?)",
-		") AS v WHERE conversation_id = v.column1 AND head = v.column4")
+	// One row at a time: an UPDATE of several rows FROM VALUES puts them into a temporary table first, which takes longer.
+	s.head = p.stmt("UPDATE conversations SET epoch = ?, head = ?, head_hash = ?, sequence = ? WHERE conversation_id = ? AND head = ?")
 	s.alter = p.stmt(`UPDATE conversations SET name = coalesce(?1, name), name_seq = iif(?1 IS NULL, name_seq, ?2),
 		name_sender = iif(?1 IS NULL, name_sender, ?3), name_time_ms = iif(?1 IS NULL, name_time_ms, ?4), members = members + ?5
 		WHERE conversation_id = ?6`)
