@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -34,7 +35,7 @@ func TestKill(t *testing.T) {
 	acked := map[string]uint64{} // conversation → highest acknowledged seq
 	for round := range 4 {
 		killOneDuringLoad(t, path, round, 300, acked)
-		s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}, storetest.Partitions, slog.New(slog.DiscardHandler))
+		s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path, Gather: time.Millisecond}, storetest.Partitions, slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
 		require.Len(t, acked, storetest.Partitions*(round+1))
 		for id, seq := range acked {
@@ -81,7 +82,7 @@ func TestCrashChild(t *testing.T) {
 	}
 	round, err := strconv.Atoi(os.Getenv("RUNNEL_TEST_CRASH_ROUND"))
 	require.NoError(t, err)
-	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}, storetest.Partitions, slog.New(slog.DiscardHandler))
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path, Gather: time.Millisecond}, storetest.Partitions, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	out := &lineWriter{out: os.Stdout}
 	var running sync.WaitGroup

@@ -30,6 +30,8 @@ import (
 type Config struct {
 	// Path is the file, which is created if it does not exist. Required.
 	Path string
+	// Gather is the longest that a write waits for others to share its commit, while writes crowd. Defaults to 0: never.
+	Gather time.Duration
 	// Now is the clock of leases and dead letters. Defaults to time.Now.
 	Now func() time.Time
 }
@@ -92,7 +94,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	if err := prepareSchema(ctx, db, partitions, log); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if s.writer, err = startWriter(ctx, db); err != nil {
+	if s.writer, err = startWriter(ctx, db, cfg.Gather); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	copying, err := sql.Open("sqlite", dsn(path, writePragmas))

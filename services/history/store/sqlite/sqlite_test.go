@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -20,9 +21,17 @@ var subject = storetest.Subject{New: newDatabase}
 
 func TestStore(t *testing.T) { storetest.Run(t, subject) }
 
-func BenchmarkAppend(b *testing.B) { storetest.Benchmark(b, subject) }
+func BenchmarkAppend(b *testing.B) {
+	for _, gather := range []time.Duration{0, time.Millisecond} {
+		b.Run(fmt.Sprintf("gather=%s", gather), func(b *testing.B) { storetest.Benchmark(b, gathering(gather)) })
+	}
+}
 
-func BenchmarkPaced(b *testing.B) { storetest.BenchmarkPaced(b, subject) }
+func BenchmarkPaced(b *testing.B) {
+	for _, gather := range []time.Duration{0, time.Millisecond, 2 * time.Millisecond} {
+		b.Run(fmt.Sprintf("gather=%s", gather), func(b *testing.B) { storetest.BenchmarkPaced(b, gathering(gather)) })
+	}
+}
 
 func BenchmarkBytes(b *testing.B) { storetest.BenchmarkBytes(b, subject) }
 
@@ -30,7 +39,20 @@ func BenchmarkRead(b *testing.B) { storetest.BenchmarkRead(b, subject) }
 
 func newDatabase(tb testing.TB) *storetest.Database {
 	tb.Helper()
-	cfg := sqlite.Config{Path: filepath.Join(tb.TempDir(), "a directory", "it's 100% history?.db")}
+	return databaseOf(tb, time.Millisecond)
+}
+
+// gathering is the store with a setting of Gather.
+func gathering(gather time.Duration) storetest.Subject {
+	return storetest.Subject{New: func(tb testing.TB) *storetest.Database {
+		tb.Helper()
+		return databaseOf(tb, gather)
+	}}
+}
+
+func databaseOf(tb testing.TB, gather time.Duration) *storetest.Database {
+	tb.Helper()
+	cfg := sqlite.Config{Path: filepath.Join(tb.TempDir(), "a directory", "it's 100% history?.db"), Gather: gather}
 	open := func(ctx context.Context, partitions int) (store.Store, error) {
 		return sqlite.Open(ctx, cfg, partitions, slog.New(slog.DiscardHandler))
 	}

@@ -102,27 +102,27 @@ const plainColumns = 10
 
 // writeStatements are all statements that the writer runs, prepared once on its connection.
 type writeStatements struct {
-	moveWatermark, readWatermark                  *sql.Stmt
-	endEpoch, beginEpoch, epochID                 *sql.Stmt
-	head                                          *sql.Stmt
-	conversations, plainEvents, fullEvents        manyRows
-	alter                                         *sql.Stmt
-	join                                          manyRows
-	eraseName                                     *sql.Stmt
-	leave                                         *sql.Stmt
-	views                                         viewStatements
-	refusal, dropRefusals                         *sql.Stmt
-	deadLetter                                    *sql.Stmt
-	findCommand, positionTaken                    *sql.Stmt
-	cursors                                       manyRows
-	leases, workers                               *sql.Stmt
-	setLease, setWanted                           *sql.Stmt
-	setWorker, dropWorker                         *sql.Stmt
-	dropWorkers                                   *sql.Stmt
-	dropDeadLetter, revoke                        *sql.Stmt
-	feedCursor                                    *sql.Stmt
-	installation                                  installationStatements
-	probe                                         *sql.Stmt
+	moveWatermark, readWatermark           *sql.Stmt
+	endEpoch, beginEpoch, epochID          *sql.Stmt
+	head                                   *sql.Stmt
+	conversations, plainEvents, fullEvents manyRows
+	alter                                  *sql.Stmt
+	join                                   manyRows
+	eraseName                              *sql.Stmt
+	leave                                  *sql.Stmt
+	views                                  viewStatements
+	refusal, dropRefusals                  *sql.Stmt
+	deadLetter                             *sql.Stmt
+	findCommand, positionTaken             *sql.Stmt
+	cursors                                manyRows
+	leases, workers                        *sql.Stmt
+	setLease, setWanted                    *sql.Stmt
+	setWorker, dropWorker                  *sql.Stmt
+	dropWorkers                            *sql.Stmt
+	dropDeadLetter, revoke                 *sql.Stmt
+	feedCursor                             *sql.Stmt
+	installation                           installationStatements
+	probe                                  *sql.Stmt
 }
 
 func (s *writeStatements) prepare(p *preparer) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -19,8 +20,9 @@ const (
 )
 
 // writer owns the only connection that writes. It runs all waiting writes in one transaction, so that they share one
-// fsync. While this runs, the next group collects, without a timer. Each write has its own savepoint. A refused write is
-// rolled back to its savepoint and does not affect the others. No write is answered before the commit has returned.
+// fsync. While this runs, the next group collects. A group waits for more writes only while they crowd; see pace. Each write
+// has its own savepoint. A refused write is rolled back to its savepoint and does not affect the others. No write is answered
+// before the commit has returned.
 type writer struct {
 	db         *sql.DB
 	conn       *sql.Conn
@@ -29,6 +31,7 @@ type writer struct {
 	begin, commit, rollback,
 	savepoint, release, rollbackTo *sql.Stmt
 	epochs epochs
+	pace   pace
 
 	queue   chan *write
 	restart chan struct{} // asks the writer to copy the rest of the write-ahead log; see checkpointer
@@ -60,13 +63,13 @@ type action func(ctx context.Context, w *writer) error
 // errClash means that a write met a key or a head that it did not expect.
 var errClash = errors.New("conflict with a stored row")
 
-func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
+func startWriter(ctx context.Context, db *sql.DB, gather time.Duration) (*writer, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("take the writing connection: %w", err)
 	}
 	w := &writer{
-		db: db, conn: conn, epochs: epochs{},
+		db: db, conn: conn, epochs: epochs{}, pace: pace{longest: gather, begun: time.Now()},
 		queue: make(chan *write, queueLength), restart: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	prepare := preparing(ctx, conn)
@@ -128,6 +131,8 @@ func (w *writer) close() (err error) {
 func (w *writer) loop(ctx context.Context) {
 	defer close(w.done)
 	group := make([]*write, 0, maxGroup)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
 		select {
 		case one := <-w.queue:
@@ -141,11 +146,29 @@ func (w *writer) loop(ctx context.Context) {
 				return
 			}
 		}
-		group = w.gather(group)
-		w.committing.Store(1)
+		group = w.collect(w.gather(group), timer)
+		w.pace.begin(time.Now(), len(group))
 		w.run(ctx, group)
-		w.committing.Store(0)
 		clear(group)
+	}
+}
+
+// collect waits for more writes as long as the pace says.
+func (w *writer) collect(group []*write, timer *time.Timer) []*write {
+	for {
+		wait := w.pace.wait(time.Now(), len(group))
+		if wait == 0 {
+			return group
+		}
+		timer.Reset(wait)
+		select {
+		case one := <-w.queue:
+			group = w.gather(append(group, one))
+		case <-timer.C:
+			return w.gather(group)
+		case <-w.quit:
+			return w.gather(group)
+		}
 	}
 }
 
@@ -165,7 +188,9 @@ func (w *writer) gather(group []*write) []*write {
 // run commits a group and answers its writes.
 func (w *writer) run(ctx context.Context, group []*write) {
 	outcomes := make([]error, len(group))
+	w.committing.Store(1)
 	err := w.transact(ctx, group, outcomes)
+	w.committing.Store(0)
 	if err != nil {
 		clear(w.epochs)
 	}
