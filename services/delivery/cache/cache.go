@@ -4,8 +4,6 @@
 package cache
 
 import (
-	"maps"
-	"slices"
 	"sync"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
@@ -29,15 +27,12 @@ type entry struct {
 	// facts are the known facts about messages that commands referred to; nil if there are none.
 	facts *conversation.Facts
 	// cursors are the cursors of the current members.
-	cursors map[ids.User]cursor.Position
-	// moved contains the members whose cursors are ahead of the store. changed means that a receipt is due.
-	moved   map[ids.User]struct{}
-	changed bool
+	cursors cursor.Table
 }
 
 // weight is what an entry counts towards the cache's capacity.
 func (e *entry) weight() int {
-	weight := 1 + len(e.cursors) + e.facts.Len()
+	weight := 1 + e.cursors.Len() + e.facts.Len()
 	if e.state != nil {
 		weight += len(e.state.Removed)
 	}
@@ -116,12 +111,7 @@ func (c *Cache) Cursors(id ids.Conversation) []*conversationv1.Cursor {
 	if e == nil {
 		return nil
 	}
-	all := make([]*conversationv1.Cursor, 0, len(e.cursors))
-	for _, user := range slices.Sorted(maps.Keys(e.cursors)) {
-		at := e.cursors[user]
-		all = append(all, at.Proto(user))
-	}
-	return all
+	return e.cursors.Protos()
 }
 
 // Missing appends to dst the wanted conversations that are not in memory.
@@ -150,12 +140,13 @@ func (c *Cache) AddLoaded(asked []string, found []*historyv1.ConversationState, 
 				},
 				Members: make(map[ids.User]ids.Seq, len(loaded.GetMembers())),
 			},
-			cursors: make(map[ids.User]cursor.Position, len(loaded.GetMembers())),
+			cursors: cursor.TableOf(len(loaded.GetMembers()), func(i int) (ids.User, cursor.Position) {
+				at := loaded.GetMembers()[i].GetCursor()
+				return ids.User(at.GetUserId()), cursor.PositionOf(at)
+			}),
 		}
 		for _, m := range loaded.GetMembers() {
-			at := m.GetCursor()
-			e.state.Members[ids.User(at.GetUserId())] = ids.Seq(m.GetJoinedSeq())
-			e.cursors[ids.User(at.GetUserId())] = cursor.PositionOf(at)
+			e.state.Members[ids.User(m.GetCursor().GetUserId())] = ids.Seq(m.GetJoinedSeq())
 		}
 		for _, r := range loaded.GetRemoved() {
 			if e.state.Removed == nil {
@@ -201,20 +192,12 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 		e := c.young[ids.Conversation(event.GetConversationId())]
 		joined, left := conversation.Memberships(event)
 		for _, user := range joined {
-			if e.cursors == nil {
-				e.cursors = map[ids.User]cursor.Position{}
-			}
-			if _, present := e.cursors[ids.User(user)]; !present {
-				e.cursors[ids.User(user)] = cursor.Position{}
+			if e.cursors.Add(ids.User(user)) {
 				c.weight++
 			}
 		}
-		if left != "" {
-			if _, present := e.cursors[left]; present {
-				delete(e.cursors, left)
-				c.weight--
-			}
-			delete(e.moved, left)
+		if left != "" && e.cursors.Remove(left) {
+			c.weight--
 		}
 		// The senders of events have seen them. A user who left has no cursor, but the number of members changed.
 		c.moveLocked(e, &brokerv1.Ack{
@@ -289,24 +272,14 @@ func (c *Cache) Wanted(n int) []string {
 
 // moveLocked moves a member's cursor forward, never beyond the head and never back. A read event also counts as received.
 func (c *Cache) moveLocked(e *entry, ack *brokerv1.Ack, nowMs int64) {
-	at, member := e.cursors[ids.User(ack.GetUserId())]
-	if !member || e.state == nil {
+	if e.state == nil || !e.cursors.Advance(ids.User(ack.GetUserId()), ids.Seq(ack.GetDeliveredSeq()), ids.Seq(ack.GetReadSeq()), e.state.Head, nowMs) {
 		return
 	}
-	if !at.Advance(ids.Seq(ack.GetDeliveredSeq()), ids.Seq(ack.GetReadSeq()), e.state.Head, nowMs) {
-		return
-	}
-	e.cursors[ids.User(ack.GetUserId())] = at
-	if e.moved == nil {
-		e.moved = map[ids.User]struct{}{}
-	}
-	e.moved[ids.User(ack.GetUserId())] = struct{}{}
 	c.markMovedLocked(ids.Conversation(ack.GetConversationId()), e)
 }
 
 // markMovedLocked marks an entry for the next flush.
 func (c *Cache) markMovedLocked(id ids.Conversation, e *entry) {
-	e.changed = true
 	c.dirty[id] = e
 	c.flush.Raise()
 }
@@ -324,10 +297,8 @@ func (c *Cache) Collect(m *cursor.Moves) {
 		if e.state != nil {
 			head = e.state.Head
 		}
-		m.Add(id, e.cursors, e.moved, head)
+		m.Add(id, &e.cursors, head)
 		c.saving[id] = e
-		clear(e.moved)
-		e.changed = false
 	}
 	clear(c.dirty)
 }

@@ -60,10 +60,10 @@ func NewMoves() *Moves {
 	return &Moves{Cursors: map[Key]Position{}, Receipts: map[ids.Conversation]*conversationv1.Receipt{}}
 }
 
-// Add adds the moved cursors of one conversation, and its receipt. The keys of moved are members.
-func (m *Moves) Add(conversation ids.Conversation, cursors map[ids.User]Position, moved map[ids.User]struct{}, head ids.Seq) {
-	for user := range moved {
-		m.Cursors[Key{Conversation: conversation, User: user}] = cursors[user]
-	}
+// Add collects the cursors of one conversation that are ahead of the store, and adds them and the conversation's receipt.
+func (m *Moves) Add(conversation ids.Conversation, cursors *Table, head ids.Seq) {
+	cursors.Collect(func(user ids.User, at Position) {
+		m.Cursors[Key{Conversation: conversation, User: user}] = at
+	})
 	m.Receipts[conversation] = ReceiptOf(conversation, cursors, head)
 }

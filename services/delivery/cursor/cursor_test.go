@@ -67,17 +67,17 @@ func TestAdvanceOnlyMovesForward(t *testing.T) {
 func TestMoves(t *testing.T) {
 	m := NewMoves()
 	cursors := map[ids.User]Position{"ann": {Delivered: 3, Read: 2}, "bob": {Delivered: 1}}
-	m.Add("g", cursors, map[ids.User]struct{}{"ann": {}}, 3)
-	m.Add("h", cursors, map[ids.User]struct{}{"bob": {}}, 3)
+	m.Add("g", tableOf(cursors, "ann"), 3)
+	m.Add("h", tableOf(cursors, "bob"), 3)
 	require.Equal(t, map[Key]Position{{"g", "ann"}: {Delivered: 3, Read: 2}, {"h", "bob"}: {Delivered: 1}}, m.Cursors)
 	require.Len(t, m.Receipts, 2)
 	require.EqualValues(t, 2, m.Receipts["g"].GetMembers(), "a receipt counts all members")
 	cursors["ann"] = Position{Delivered: 4, Read: 4}
-	m.Add("g", cursors, map[ids.User]struct{}{"ann": {}}, 4)
+	m.Add("g", tableOf(cursors, "ann"), 4)
 	require.Len(t, m.Cursors, 2)
 	require.Equal(t, Position{Delivered: 4, Read: 4}, m.Cursors[Key{"g", "ann"}])
-	require.True(t, proto.Equal(ReceiptOf("g", cursors, 4), m.Receipts["g"]))
-	m.Add("i", cursors, nil, 4)
+	require.True(t, proto.Equal(ReceiptOf("g", tableOf(cursors), 4), m.Receipts["g"]))
+	m.Add("i", tableOf(cursors), 4)
 	require.Len(t, m.Cursors, 2, "a receipt without a move: a member joined or left")
 	require.Len(t, m.Receipts, 3)
 }

@@ -38,7 +38,7 @@ func (o *oneCursor) move() {
 func (o *oneCursor) Moved() wake.Signal { return o.moved }
 func (o *oneCursor) Saved()             { o.saved = o.seq }
 func (o *oneCursor) Collect(m *Moves) {
-	m.Add("g", map[ids.User]Position{"ann": {Delivered: ids.Seq(o.seq), Read: ids.Seq(o.seq)}}, map[ids.User]struct{}{"ann": {}}, ids.Seq(o.seq))
+	m.Add("g", tableOf(map[ids.User]Position{"ann": {Delivered: ids.Seq(o.seq), Read: ids.Seq(o.seq)}}, "ann"), ids.Seq(o.seq))
 }
 
 // shelf is a store whose next calls fail, as many as the test sets.
@@ -161,7 +161,7 @@ func (b *batches) Saved() { b.times++ }
 func (b *batches) Collect(m *Moves) {
 	for i := range b.n {
 		id := ids.Conversation(strconv.Itoa(i))
-		m.Add(id, map[ids.User]Position{"ann": {Delivered: 1}}, map[ids.User]struct{}{"ann": {}}, 1)
+		m.Add(id, tableOf(map[ids.User]Position{"ann": {Delivered: 1}}, "ann"), 1)
 	}
 	b.n = 0
 }

@@ -16,17 +16,18 @@ const maxSteps = 32
 // (head + 1). Cursors only move forward, and a receipt contains only stored cursors. When a member leaves, the sum falls
 // by at most twice the previous head; but then the head has also risen, and the product by more than the sum fell. Equal versions have
 // equal content. The version fits into its type for heads below 2^31.
-func ReceiptOf(id ids.Conversation, cursors map[ids.User]Position, head ids.Seq) *conversationv1.Receipt {
+func ReceiptOf(id ids.Conversation, cursors *Table, head ids.Seq) *conversationv1.Receipt {
 	delivered, read := make(map[ids.Seq]uint32, 8), make(map[ids.Seq]uint32, 8)
 	var sum uint64
-	for _, at := range cursors {
+	for i := range cursors.rows {
+		at := &cursors.rows[i].at
 		delivered[at.Delivered]++
 		read[at.Read]++
 		sum += uint64(at.Delivered + at.Read)
 	}
 	sum += uint64(head * (head + 1))
 	return &conversationv1.Receipt{
-		ConversationId: string(id), Members: uint32(len(cursors)), Delivered: stepsOf(delivered), Read: stepsOf(read), Version: int64(sum),
+		ConversationId: string(id), Members: uint32(len(cursors.rows)), Delivered: stepsOf(delivered), Read: stepsOf(read), Version: int64(sum),
 	}
 }
 

@@ -39,16 +39,16 @@ func TestStepsCountTheMembersAbove(t *testing.T) {
 
 // A receipt says how many members have received and read each seq or more, and contains no names.
 func TestReceiptOf(t *testing.T) {
-	r := ReceiptOf("g", map[ids.User]Position{
+	r := ReceiptOf("g", tableOf(map[ids.User]Position{
 		"ann": {Delivered: 9, Read: 9}, "bob": {Delivered: 9, Read: 4}, "cid": {Delivered: 4}, "dan": {},
-	}, 9)
+	}), 9)
 	require.True(t, proto.Equal(&conversationv1.Receipt{
 		ConversationId: "g", Members: 4,
 		Delivered: []*conversationv1.Step{{Seq: 9, Members: 2}, {Seq: 4, Members: 3}},
 		Read:      []*conversationv1.Step{{Seq: 9, Members: 1}, {Seq: 4, Members: 2}},
 		Version:   9 + 9 + 9 + 4 + 4 + 9*10,
 	}, r), "%v", r)
-	empty := ReceiptOf("g", nil, 0)
+	empty := ReceiptOf("g", &Table{}, 0)
 	require.True(t, proto.Equal(&conversationv1.Receipt{ConversationId: "g"}, empty), "%v", empty)
 }
 
@@ -70,8 +70,8 @@ func TestStepsAreBounded(t *testing.T) {
 func TestVersionRisesWhenAMemberLeaves(t *testing.T) {
 	for head := ids.Seq(1); head < 200; head++ {
 		full := Position{Delivered: head, Read: head}
-		before := ReceiptOf("g", map[ids.User]Position{"ann": full, "bob": full}, head)
-		after := ReceiptOf("g", map[ids.User]Position{"ann": full}, (head + 1))
+		before := ReceiptOf("g", tableOf(map[ids.User]Position{"ann": full, "bob": full}), head)
+		after := ReceiptOf("g", tableOf(map[ids.User]Position{"ann": full}), (head + 1))
 		require.Greater(t, after.GetVersion(), before.GetVersion())
 	}
 }

@@ -23,7 +23,11 @@ func TestReceiptVersionsRise(t *testing.T) {
 	b := session.New(1000)
 	var last *conversationv1.Receipt
 	check := func() {
-		r := cursor.ReceiptOf(id, b.Cursors(id), b.Cache.State(id).Head)
+		stored := b.Cache.Cursors(id)
+		table := cursor.TableOf(len(stored), func(i int) (ids.User, cursor.Position) {
+			return ids.User(stored[i].GetUserId()), cursor.PositionOf(stored[i])
+		})
+		r := cursor.ReceiptOf(id, &table, b.Cache.State(id).Head)
 		if last != nil {
 			require.True(t, r.GetVersion() > last.GetVersion() || proto.Equal(r, last), "%v after %v", r, last)
 		}
