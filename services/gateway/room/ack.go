@@ -31,7 +31,9 @@ func (s *Subscription) Acknowledge(delivered, read ids.Seq, now time.Time) bool 
 		r.hub.cfg.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, now, r.key, s.to.Number, 0, s.acked+1, delivered)
 		r.measureDeliveredLocked(s, delivered, now)
 		if s.followed != nil {
-			s.followed.Acknowledge(delivered)
+			if s.followed.Acknowledge(delivered); len(*s.followed) == 0 {
+				s.followed = nil
+			}
 		}
 		s.acked, s.tries, s.retryAt = delivered, 0, 0
 		if s.acked < s.sent {
@@ -54,15 +56,20 @@ func (r *Room) measureDeliveredLocked(s *Subscription, seq ids.Seq, now time.Tim
 	}
 }
 
-// retry sends unacknowledged events again, with exponential backoff and jitter, and closes links whose clients never
-// acknowledge. It skips rooms in which no subscription awaits an acknowledgement.
-func (r *Room) retry(now time.Time) {
+// sweep does the periodic work of the room.
+func (r *Room) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.filled = filledPage{}
-	if !r.awaiting {
-		return
+	r.filled = nil
+	if r.awaiting {
+		r.retryLocked(now)
 	}
+	r.restLocked(now)
+}
+
+// retryLocked sends unacknowledged events again, with exponential backoff and jitter, and closes links whose clients never
+// acknowledge. It is called only if the room has sent something since everything was acknowledged.
+func (r *Room) retryLocked(now time.Time) {
 	awaiting := false
 	cfg := &r.hub.cfg
 	for _, s := range r.subscriptions {
@@ -76,7 +83,7 @@ func (r *Room) retry(now time.Time) {
 		if s.behind || s.retryAt == 0 || now.UnixNano() < s.retryAt {
 			continue
 		}
-		if s.tries >= cfg.AckTries {
+		if int(s.tries) >= cfg.AckTries {
 			s.to.Sender.Close(errcode.CloseNoAck, "events stayed unacknowledged")
 			continue
 		}

@@ -78,7 +78,7 @@ func (r *Room) caughtUpLocked(s *Subscription) bool {
 		if s.index >= 0 {
 			r.endLocked(s)
 		} else {
-			s.followed.Abandon("the membership ended")
+			s.abandon("the membership ended")
 		}
 		return true
 	}
@@ -124,12 +124,16 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) error {
 	now, cfg := time.Now(), &r.hub.cfg
 	followed := s.follow(r, entries[:n], now)
 	var mark uint32
+	if r.filled == nil {
+		r.filled = &filledPage{}
+	}
 	for _, message := range r.filled.messagesOf(s.to.Events, entries[:n]) {
 		mark, _ = s.to.Sender.QueueEvents(message, followed)
 		followed = nil // the first message carries all followed deliveries: there are few, and the other messages follow at once
 	}
 	s.setSent(entries[n-1].seq(), entries[n-1].event.GetHash())
 	r.awaiting = true
+	r.usedLocked(now)
 	if mark != 0 {
 		cfg.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, now, r.key, s.to.Number, mark, entries[0].seq(), s.sent)
 	}

@@ -84,7 +84,7 @@ func (r *Room) placeAllLocked() { r.eachLocked(r.placeLocked) }
 
 // forkLocked removes a subscription whose client is on another branch, and notifies the client.
 func (r *Room) forkLocked(s *Subscription) {
-	s.followed.Abandon("the client is on another branch of the log")
+	s.abandon("the client is on another branch of the log")
 	s.forked = true
 	r.removeLocked(s)
 	s.to.Subscriber.Forked(s, r.id, r.head, s.top)
@@ -171,10 +171,10 @@ const doubtInterval = time.Second
 // doubtLocked asks the store whether the room's head is on the log, at most once per doubtInterval.
 func (r *Room) doubtLocked() {
 	now := time.Now()
-	if !r.ready || now.Before(r.doubtAt) {
+	if !r.ready || now.UnixNano() < r.doubtAt {
 		return
 	}
-	r.doubtAt = now.Add(doubtInterval)
+	r.doubtAt = now.Add(doubtInterval).UnixNano()
 	h := r.hub
 	h.workers.Go(func() {
 		ctx, cancel := context.WithTimeout(h.ctx, h.cfg.HistoryTimeout)

@@ -211,6 +211,21 @@ func flushAll(dirty []Sender) {
 	_ = group.Wait() // the functions of the group return no errors
 }
 
+// Named returns the ids of conversations in memory that is shared with their rooms. A client with thousands of conversations does
+// not keep their ids a second time.
+func (h *Hub) Named(summaries []*historyv1.Summary) []ids.Conversation {
+	named := make([]ids.Conversation, len(summaries))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, summary := range summaries {
+		named[i] = ids.Conversation(summary.GetConversationId())
+		if r := h.rooms[named[i]]; r != nil {
+			named[i] = r.id
+		}
+	}
+	return named
+}
+
 // Enter puts subscriptions into their rooms, and creates the rooms that do not exist yet. Both maps have the same keys.
 func (h *Hub) Enter(subscriptions map[ids.Conversation]*Subscription, summaries []*historyv1.Summary) {
 	var fresh []*Room
@@ -317,7 +332,7 @@ func (h *Hub) Leave(s *Subscription) {
 	defer h.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.followed.Abandon("the connection ended")
+	s.abandon("the connection ended")
 	r.removeLocked(s)
 	h.closeIfEmptyLocked(r)
 }
@@ -345,10 +360,10 @@ func (h *Hub) closeIfEmptyLocked(r *Room) {
 	r.recent = nil
 }
 
-// Sweep repeats events that stayed unacknowledged for too long, and closes empty rooms.
+// Sweep repeats events that stayed unacknowledged for too long, frees what quiet rooms do not need, and closes empty rooms.
 func (h *Hub) Sweep(now time.Time) {
 	for _, r := range h.all() {
-		r.retry(now)
+		r.sweep(now)
 		if r.empty() {
 			h.closeIfEmpty(r)
 		}

@@ -18,7 +18,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
-// Room is one conversation with a subscription on this gateway.
+// Room is one conversation with a subscription on this gateway. A gateway has very many, most of them quiet: keep it small. See
+// rest.go.
 //
 //	opening ──head known──▶ ready ◀──▶ catching up (an event is missing: history is read until it is found)
 //	   ▲                      │
@@ -34,18 +35,20 @@ type Room struct {
 	ready         bool
 	closed        bool // removed from the hub: the room keeps no events any more
 	catching      bool
+	awaiting      bool    // some subscription may have unacknowledged events
+	encoded       bool    // some recent event may have encodings
 	head          ids.Seq // the newest event taken
 	headHash      []byte  // hash of that event; empty when it is not known
 	seen          ids.Seq // the newest seq known to exist; above head while events are missing
 	missed        ids.Seq // the newest seq that was recorded as missing
 	subscriptions []*Subscription
-	recent        []*entry   // contiguous; the last one is head; may be empty
-	bytes         int        // size of recent, in bytes
-	filled        filledPage // freed by the next sweep
-	erasedAt      ids.Seq    // the newest event that erased content of earlier events; the earlier events are not kept
-	receipt       int64      // version of the newest receipt taken
-	awaiting      bool       // some subscription may have unacknowledged events
-	doubtAt       time.Time  // earliest time of the next request to the store that checks whether the room is on the log
+	recent        []*entry    // contiguous; the last one is head; may be empty
+	bytes         int         // size of recent, in bytes
+	filled        *filledPage // freed by the next sweep; may be nil
+	usedAt        int64       // when recent events were last sent to a client, Unix ns
+	erasedAt      ids.Seq     // the newest event that erased content of earlier events; the earlier events are not kept
+	receipt       int64       // version of the newest receipt taken
+	doubtAt       int64       // earliest time of the next request to the store that checks whether the room is on the log, Unix ns
 }
 
 // takeMessage takes one live message. It adds each sender for which it queued a message to dirty; the caller flushes
@@ -154,6 +157,7 @@ func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
 	var made [wire.NumEncodings][][]byte
 	var elsewhere []*Subscription // subscriptions whose clients are on another branch
 	now, newest := time.Now(), entries[len(entries)-1]
+	r.usedLocked(now)
 	retryAt := now.Add(r.hub.cfg.AckTimeout).UnixNano()
 	receivers := 0
 	for _, s := range r.subscriptions {
@@ -229,7 +233,7 @@ func (r *Room) detachLocked(userID ids.User, seq ids.Seq, dirty *[]Sender) {
 
 // endLocked removes a subscription whose client has received all events of its membership.
 func (r *Room) endLocked(s *Subscription) {
-	s.followed.Abandon("the membership ended")
+	s.abandon("the membership ended")
 	r.removeLocked(s)
 	s.to.Subscriber.Detached(s, r.id, s.until)
 }
@@ -296,7 +300,7 @@ func (r *Room) Show(limit int) Shown {
 	for _, s := range r.subscriptions[:min(len(r.subscriptions), limit)] {
 		shown.Subscriptions = append(shown.Subscriptions, ShownSubscription{
 			ConnectionID: s.to.ConnectionID, User: s.to.User, From: s.from, Until: s.until, Sent: s.sent, Acked: s.acked, Read: s.read,
-			Behind: s.behind, Tries: s.tries,
+			Behind: s.behind, Tries: int(s.tries),
 		})
 	}
 	shown.More = len(r.subscriptions) - len(shown.Subscriptions)

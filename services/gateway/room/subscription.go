@@ -19,40 +19,51 @@ import (
 //	made ──Hub.Enter──▶ live ◀──filled── behind ◀──a gap, a resume, no acknowledgement── live
 //	                      └───────┴── Leave, the membership ends, a fork ──▶ out of the room
 //
-// Its fields are guarded by the room's mu once it is in the room.
+// Its fields are guarded by the room's mu once it is in the room. A gateway has one for each conversation of each client: keep it
+// small.
 type Subscription struct {
-	to    *Listener
-	room  atomic.Pointer[Room]
-	index int     // index in the room's subscriptions; -1 when it is not in the room
-	from  ids.Seq // first seq of the current membership
-	until ids.Seq // last seq of the membership if it has ended; 0 while it lasts
-	sent  ids.Seq // every event up to this one was queued to the link
+	to     *Listener
+	room   atomic.Pointer[Room]
+	index  int32   // index in the room's subscriptions; -1 when it is not in the room
+	tries  uint8   // number of times that the events after acked were repeated
+	forked bool    // removed from the room: the client is on another branch of the log
+	behind bool    // being filled up to the head
+	from   ids.Seq // first seq of the current membership
+	until  ids.Seq // last seq of the membership if it has ended; 0 while it lasts
+	sent   ids.Seq // every event up to this one was queued to the link
 	// top is the highest seq that the client has or was sent. topHash is the beginning of the hash of that event; 0 when
 	// it is not known. sent is lower than top while events are sent again.
 	top     ids.Seq
 	topHash uint64
-	forked  bool // removed from the room: the client is on another branch of the log
 	acked   ids.Seq
 	read    ids.Seq
-	passed  uint64  // acked + read at the time when they were last forwarded with a heartbeat
+	passed  uint64  // acked + read at the time when they were last forwarded with a heartbeat, or as the store has them
 	told    ids.Seq // the head that the last heartbeat reported
-	behind  bool    // being filled up to the head
-	tries   int
 	// retryAt is the time at which the events after acked are sent again, Unix ns; 0 when no event awaits an
 	// acknowledgement.
 	retryAt int64
-	// followed are the unfinished deliveries of sampled events.
-	followed flight.Followed
+	// followed are the unfinished deliveries of sampled events; nil for none.
+	followed *flight.Followed
 }
 
 // Subscribe makes a subscription to a conversation whose member the user is. The client is assumed to have every event up
 // to base. position is the position that the client reported; nil if it reported none.
 func (l *Listener) Subscribe(summary *historyv1.Summary, base ids.Seq, position *clientv1.Position) *Subscription {
-	s := &Subscription{to: l, index: -1, from: ids.Seq(summary.GetJoinedSeq()), sent: base, acked: base, top: base, told: ids.Seq(summary.GetHead())}
+	s := &Subscription{}
+	l.Init(s, summary, base, position)
+	return s
+}
+
+// Init is Subscribe for a subscription that exists, but was not used yet. A client with many conversations makes them at once.
+func (l *Listener) Init(s *Subscription, summary *historyv1.Summary, base ids.Seq, position *clientv1.Position) {
+	s.to, s.index, s.from, s.told = l, -1, ids.Seq(summary.GetJoinedSeq()), ids.Seq(summary.GetHead())
+	s.sent, s.acked, s.top = base, base, base
+	if ids.Seq(summary.GetCursor().GetDeliveredSeq()) >= base {
+		s.passed = uint64(base) // the store knows that the client has everything up to base
+	}
 	if position.GetSeq() > 0 {
 		s.top, s.topHash = ids.Seq(position.GetSeq()), page.HashPrefix(position.GetHash())
 	}
-	return s
 }
 
 // setSent records that the client was sent every event up to seq. The hash is empty when it is not known.
@@ -130,14 +141,27 @@ func (s *Subscription) follow(r *Room, entries []*entry, now time.Time) (followe
 			followed = append(followed, d)
 		}
 	}
-	s.followed = append(s.followed, followed...)
+	if len(followed) > 0 {
+		if s.followed == nil {
+			s.followed = &flight.Followed{}
+		}
+		*s.followed = append(*s.followed, followed...)
+	}
 	return followed
+}
+
+// abandon ends the unfinished deliveries of sampled events, with a reason.
+func (s *Subscription) abandon(reason string) {
+	if s.followed != nil {
+		s.followed.Abandon(reason)
+		s.followed = nil
+	}
 }
 
 // addLocked puts a subscription into the room.
 func (r *Room) addLocked(s *Subscription) {
 	s.room.Store(r)
-	s.index = len(r.subscriptions)
+	s.index = int32(len(r.subscriptions))
 	r.subscriptions = append(r.subscriptions, s)
 }
 

@@ -211,11 +211,13 @@ func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) 
 	subscriptions, now := make(map[ids.Conversation]*room.Subscription, len(summaries)), time.Now()
 	subscribed, recorder := make([]*historyv1.Summary, 0, len(summaries)), s.all.deps.Recorder
 	active := make(map[ids.Conversation]*place, len(summaries)+len(plan.former))
+	// Made at once: a client may have thousands of conversations.
+	made, places, named := make([]room.Subscription, len(summaries)), make([]place, len(summaries)), s.all.deps.Rooms.Named(summaries)
 	s.mu.Lock()
 	s.places.active = active
 	s.mu.Unlock()
-	for _, summary := range summaries {
-		id := ids.Conversation(summary.GetConversationId())
+	for i, summary := range summaries {
+		id := named[i]
 		position, base := plan.from[id], plan.base(summary)
 		if position.GetSeq() > summary.GetHead() {
 			s.Forked(nil, id, ids.Seq(summary.GetHead()), ids.Seq(position.GetSeq())) // the list contains everything committed so far
@@ -224,12 +226,14 @@ func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) 
 		if position != nil && base > 0 {
 			recorder.Subscription(gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND, now, recorder.KeyOf(id), s.number, 0, 1, base)
 		}
-		subscriptions[id] = s.listener.Subscribe(summary, base, position)
+		s.listener.Init(&made[i], summary, base, position)
+		subscriptions[id] = &made[i]
 		subscribed = append(subscribed, summary)
 	}
 	s.mu.Lock()
 	for id, subscription := range subscriptions {
-		active[id] = &place{State: stretch.Live(), subscription: subscription}
+		places[0] = place{State: stretch.Live(), subscription: subscription}
+		active[id], places = &places[0], places[1:]
 	}
 	for _, p := range plan.former {
 		active[ids.Conversation(p.GetConversationId())] = &place{State: stretch.Resume(ids.Seq(p.GetSeq())), hash: page.HashPrefix(p.GetHash())}

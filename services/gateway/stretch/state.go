@@ -15,12 +15,12 @@ type State struct {
 	phase phase
 	// open reports whether the client believes that its user is a member: it got an Attach and no Detach yet.
 	open bool
-	// inside is the event that began the membership that is open; 0 if that event is before the client's position.
-	inside ids.Seq
 	// skipped reports whether the position was reached by Skip.
 	skipped bool
 	// again reports whether a notice arrived after the view was begun.
 	again bool
+	// inside is the event that began the membership that is open; 0 if that event is before the client's position.
+	inside ids.Seq
 	// told is the client's position: it was sent every event up to it that its user may see.
 	told ids.Seq
 	// begin is the earliest membership that a notice named. It is used only while told is 0; after that, reading starts
