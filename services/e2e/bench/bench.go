@@ -44,6 +44,7 @@ var scenarios = []scenario{
 	{13, "burst", "many groups created at once", false, "", 1, burst},
 	{14, "restart", "standalone killed and restarted", false, standalone, 1, restart},
 	{15, "growth", "memory under traffic", false, "", 1, growth},
+	{16, "parts", "what each part spends", false, separate, 1, parts},
 }
 
 // trial is one scenario against one system.

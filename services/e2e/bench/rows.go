@@ -68,6 +68,14 @@ var rows = []row{
 	{14, "restart", "time", "standalone killed and restarted: until the next commit", "ms", none, 500, 0, false},
 	{15, "growth", "some", "RSS above that of the connections, after 5,000 messages", "MiB", none, 0, 0, false},
 	{15, "growth", "many", "the same, after 100,000 messages", "MiB", none, 0, 0, false},
+	{16, "parts", "gateway cpu", "500 groups of 4, 4,000 messages/s: CPU of the gateway per message", "µs", none, 0, 0, false},
+	{16, "parts", "nats cpu", "the same, NATS", "µs", none, 0, 0, false},
+	{16, "parts", "delivery cpu", "the same, delivery", "µs", none, 0, 0, false},
+	{16, "parts", "history cpu", "the same, history", "µs", none, 0, 0, false},
+	{16, "parts", "postgres cpu", "the same, PostgreSQL", "µs", none, 0, 0, false},
+	{16, "parts", "client bytes", "the same, bytes to clients per message", "bytes", none, 0, 0, false},
+	{16, "parts", "stream bytes", "the same, bytes in the stream per message", "bytes", none, 0, 0, false},
+	{16, "parts", "store bytes", "the same, bytes in the database per message, without its write-ahead log", "bytes", none, 0, 0, false},
 }
 
 // targetFor returns the row's target in a mode; 0 if there is none.
