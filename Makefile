@@ -30,7 +30,7 @@ build: ## Build the four binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w $$(scripts/stamp.sh)" -o bin/ $(BINARIES)
 
 ##@ Proving it
-.PHONY: test test-unit test-images test-k8s torture-short torture-prove torture torture-long torture-roll mutate stress fuzz cover bench
+.PHONY: test test-unit test-images test-k8s torture-short torture-prove torture torture-long torture-roll mutate stress fuzz cover bench bench-path
 test: ## Everything CI runs: the checks, the tests, the short torture run
 	@scripts/test.sh
 
@@ -72,6 +72,9 @@ cover: ## What the tests cover, into .tools/cover.html
 
 bench: ## Every scenario of the benchmark (ARGS)
 	go run ./services/e2e/cmd/bench $(ARGS)
+
+bench-path: ## What one message costs, counted by stage: wake-ups, system calls, allocations, bytes (ARGS)
+	go run ./services/e2e/cmd/bench-path $(ARGS)
 
 ##@ Checking it
 .PHONY: vet lint fmt tidy tidy-check

@@ -12,6 +12,7 @@
 //	rows.go        all rows and figures, with targets and comparable systems
 //	report.go, markdown.go  medians and ranges, JSON, the table of README.md
 //	load/          the load generator
+//	messagepath/   not times but counts: what one message costs, by stage
 //
 // A benchmark never fails because a result is slow. It fails if a run is incorrect: an event is missing, out of order or from
 // another conversation, a send is refused, or a connection is lost.

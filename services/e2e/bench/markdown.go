@@ -19,17 +19,21 @@ func (r *Report) WriteREADME(path string) error {
 	if r.Options.Smoke || r.Options.Profiled {
 		return errors.New("the tables are for full runs, neither --smoke nor --profile")
 	}
-	text, err := os.ReadFile(path)
+	return ReplaceBetween(path, beginFigures, endFigures, r.markdown())
+}
+
+// ReplaceBetween replaces the text between two lines of a page.
+func ReplaceBetween(path, begin, end, text string) error {
+	page, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read the page to write figures into: %w", err)
 	}
-	before, rest, begins := bytes.Cut(text, []byte(beginFigures))
-	_, after, ends := bytes.Cut(rest, []byte(endFigures))
+	before, rest, begins := bytes.Cut(page, []byte(begin))
+	_, after, ends := bytes.Cut(rest, []byte(end))
 	if !begins || !ends {
-		return fmt.Errorf("%s has no place for figures: it needs the lines %q and %q", path, beginFigures, endFigures)
+		return fmt.Errorf("%s has no place for figures: it needs the lines %q and %q", path, begin, end)
 	}
-	page := string(before) + beginFigures + r.markdown() + endFigures + string(after)
-	if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(string(before)+begin+text+end+string(after)), 0o644); err != nil {
 		return fmt.Errorf("write the page with figures: %w", err)
 	}
 	return nil

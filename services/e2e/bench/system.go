@@ -49,6 +49,9 @@ var limits = []string{
 	"--gateway.frame-rate=1000000", "--gateway.command-rate-per-user=1000000", "--gateway.add-rate-per-user=1000000", "--gateway.read-rate-per-user=1000000", "--gateway.max-conversations-per-user=0",
 }
 
+// Limits returns the flags that raise the limits of the programs that serve clients.
+func Limits() []string { return slices.Clone(limits) }
+
 // programs returns the programs that a mode needs.
 func programs(mode string) []string {
 	if mode == standalone {

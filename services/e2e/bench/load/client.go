@@ -45,6 +45,7 @@ type Client struct {
 	mu      sync.Mutex
 	fd      int
 	open    bool // authenticated: messages may be sent
+	written uint64
 	payload []byte
 	framed  []byte
 	mask    [4]byte
@@ -182,6 +183,13 @@ func (c *Client) sendPong() error {
 	return c.writeLocked(opText, []byte(`{"pong":{}}`))
 }
 
+// Written counts the bytes of all frames that were sent.
+func (c *Client) Written() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.written
+}
+
 // setOpen allows or forbids Submit.
 func (c *Client) setOpen(open bool) {
 	c.mu.Lock()
@@ -197,6 +205,7 @@ func (c *Client) writeLocked(opcode byte, payload []byte) error {
 	}
 	c.framed = appendMasked(c.framed[:0], opcode, c.mask, payload)
 	n, err := syscall.Write(c.fd, c.framed)
+	c.written += uint64(max(n, 0))
 	switch {
 	case err != nil:
 		return fmt.Errorf("write to the server: %w", err)

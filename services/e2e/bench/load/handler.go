@@ -17,6 +17,13 @@ type Handler interface {
 	Closed(c *Client, reason string, now int64) error
 }
 
+// ReceiptHandler is a Handler that also receives receipts.
+type ReceiptHandler interface {
+	Handler
+	// Receipt receives a receipt's highest delivered position and how many members have reached it.
+	Receipt(c *Client, delivered uint64, members int)
+}
+
 // Now returns the time on the clock of a load: nanoseconds since the process began, never 0.
 func Now() int64 { return int64(time.Since(begun)) + 1 }
 

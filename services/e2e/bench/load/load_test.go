@@ -57,6 +57,15 @@ func TestLinesAreToldApartAsTheGatewayWritesThem(t *testing.T) {
 	require.EqualValues(t, 1, id)
 	require.EqualValues(t, 99, headOf(body))
 
+	_, _, body = classify(line(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Receipt{Receipt: &conversationv1.Receipt{
+		ConversationId: conversationID, Members: 7, Delivered: []*conversationv1.Step{{Seq: 12, Members: 3}, {Seq: 9, Members: 5}},
+	}}}))
+	delivered, members := deliveredOf(body)
+	require.EqualValues(t, 12, delivered)
+	require.Equal(t, 3, members)
+	_, members = deliveredOf([]byte(`"members":7}`))
+	require.Zero(t, members)
+
 	for want, f := range map[kind]*clientv1.ServerFrame{
 		kindReceipt:   {Message: &clientv1.ServerFrame_Receipt{Receipt: &conversationv1.Receipt{}}},
 		kindHeartbeat: {Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{}}},

@@ -96,7 +96,12 @@ func (l *Loop) lines(c *Client, payload []byte, handler Handler, now int64) erro
 			}
 		case kindHidden, kindDetached:
 			return fmt.Errorf("the server says that the user is no member: %s", line)
-		case kindReceipt, kindGoAway, kindOther:
+		case kindReceipt:
+			if receipts, ok := handler.(ReceiptHandler); ok {
+				seq, members := deliveredOf(body)
+				receipts.Receipt(c, seq, members)
+			}
+		case kindGoAway, kindOther:
 		}
 	}
 	return nil

@@ -60,6 +60,8 @@ var (
 	textKey         = []byte(`"text":"`)
 	senderKey       = []byte(`"sender":"`)
 	headKey         = []byte(`"head":`)
+	deliveredKey    = []byte(`"delivered":[{"seq":"`)
+	membersKey      = []byte(`"members":`)
 	listedKey       = []byte(`"conversationId":`)
 	quote           = []byte(`"`)
 	errorKey        = []byte(`"error":{`)
@@ -109,6 +111,18 @@ func SentAt(event []byte) int64 {
 	_, text, _ := bytes.Cut(event, textKey)
 	n, _ := number(text)
 	return int64(n)
+}
+
+// deliveredOf reads the first step of a receipt: the highest position, and how many members have reached it.
+func deliveredOf(receipt []byte) (seq uint64, members int) {
+	_, step, found := bytes.Cut(receipt, deliveredKey)
+	if !found {
+		return 0, 0
+	}
+	seq, rest := number(step)
+	_, digits, _ := bytes.Cut(rest, membersKey)
+	n, _ := number(digits)
+	return seq, int(n)
 }
 
 // headsOf reads the conversations in the answer to connect and their heads.
