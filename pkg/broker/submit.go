@@ -156,8 +156,8 @@ const (
 	headerExpectStream = "Nats-Expected-Stream"
 )
 
-// NewSubmitter makes a Submitter that publishes commands over NATS and receives outcomes on result.<inbox> of the bus; the inbox must
-// be unique to it and fit in a subject. Close it when done.
+// NewSubmitter makes a Submitter that publishes commands over NATS and receives outcomes on result.<inbox> of the bus.
+// The inbox must be unique and valid in a subject. The caller closes the Submitter.
 func NewSubmitter(nc *nats.Conn, outcomes bus.Bus, partitions int, inbox string, cfg SubmitterConfig, log *slog.Logger) (*Submitter, error) {
 	s := &Submitter{
 		cfg: cfg.withDefaults(), nc: nc, partitions: partitions, inbox: inbox, log: log,
@@ -181,7 +181,7 @@ func (s *Submitter) subscribe(outcomes bus.Bus) error {
 		return fmt.Errorf("subscribe to the acknowledgements of the broker: %w", err)
 	}
 	s.subs = append(s.subs, acks)
-	// The number of acknowledgements is bounded by MaxPending; the default limit of NATS's client would drop some.
+	// MaxPending limits the number of acknowledgements; the default limit of the NATS client would drop some.
 	if err := acks.SetPendingLimits(-1, -1); err != nil {
 		return fmt.Errorf("lift the limit of acknowledgements: %w", err)
 	}
@@ -193,7 +193,7 @@ func (s *Submitter) subscribe(outcomes bus.Bus) error {
 	return nil
 }
 
-// Close stops the submitter. Commands in flight get no answer any more. If NATS does not read, Close waits for the connection's
+// Close stops the submitter. Commands in flight get no answer. If NATS accepts no data, Close waits for the connection's
 // write deadline.
 func (s *Submitter) Close() {
 	s.unsubscribe()

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxPayload is that of NATS servers by default, so that both buses carry the same messages.
+// maxPayload is the default of NATS servers, so that both buses accept the same messages.
 const maxPayload = 1 << 20
 
 // InProcess is a bus within one process. The publisher's goroutine calls the functions of subscriptions itself.
@@ -22,7 +22,7 @@ type InProcess struct {
 	log     *slog.Logger
 
 	mu            sync.RWMutex
-	subscriptions map[string][]*subscription // by subject; the lists are replaced, never changed
+	subscriptions map[string][]*subscription // by subject; a list is replaced, never changed
 }
 
 var _ Bus = (*InProcess)(nil)
@@ -30,7 +30,7 @@ var _ Bus = (*InProcess)(nil)
 type subscription struct {
 	bus     *InProcess
 	subject string
-	handle  nats.MsgHandler // nil if to is not
+	handle  nats.MsgHandler // nil if the subscription has a channel
 	to      chan *nats.Msg
 	ended   atomic.Bool
 }

@@ -34,7 +34,7 @@ type Inproc struct {
 	observer *observer
 	tracer   trace.Tracer // nil if there are no traces
 	methods  map[string]inprocMethod
-	// contents are the results of contentOf by type: few, and never removed.
+	// contents caches the results of contentOf by type. There are few types, and none is ever removed.
 	contents sync.Map
 }
 
@@ -128,7 +128,7 @@ func crossOver(ctx context.Context) context.Context {
 	return ctx
 }
 
-// handOver copies from into to.
+// handOver copies the message from into the message to.
 func (i *Inproc) handOver(to, from any) error {
 	target, ok := to.(proto.Message)
 	if !ok {
@@ -142,11 +142,12 @@ func (i *Inproc) handOver(to, from any) error {
 	if dst.Type() != src.Type() || dst.IsNil() {
 		return status.Errorf(codes.Internal, "%T cannot be handed over as %T", from, to)
 	}
-	if src.IsNil() { // an empty message
+	if src.IsNil() { // the message is empty
 		proto.Reset(target)
 		return nil
 	}
-	// The exported fields of a generated message are its content; protoreflect would copy them ten times as slowly.
+	// The exported fields of a generated message are its content. Copying them with protoreflect would take ten times as
+	// long.
 	dst, src = dst.Elem(), src.Elem()
 	for _, field := range i.contentOf(src.Type()) {
 		dst.Field(field).Set(src.Field(field))
@@ -160,7 +161,7 @@ func (i *Inproc) handOver(to, from any) error {
 // contentOf returns the indexes of a message's exported fields.
 func (i *Inproc) contentOf(message reflect.Type) []int {
 	if known, ok := i.contents.Load(message); ok {
-		fields, _ := known.([]int) // no other type is stored
+		fields, _ := known.([]int) // always this type
 		return fields
 	}
 	var fields []int

@@ -272,10 +272,10 @@ func (s *Service) startPartition(p ids.Partition, ended func()) lease.Assignment
 	return o
 }
 
-// announceTimeout limits the wait until the notice of released partitions is sent.
+// announceTimeout is the time limit for sending the notice of released partitions.
 const announceTimeout = 10 * time.Second
 
-// announceReleased wakes workers that look for partitions. It may fail, because they also look periodically.
+// announceReleased wakes workers that look for partitions. Errors are ignored, because workers also look periodically.
 func (s *Service) announceReleased() {
 	if err := s.deps.Bus.PublishMsg(&nats.Msg{Subject: broker.ReleasedSubject}); err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), announceTimeout)

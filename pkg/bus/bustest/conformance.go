@@ -1,4 +1,4 @@
-// Package bustest is shared by tests of buses, and by tests of parts that must work although a bus loses messages.
+// Package bustest is shared by tests of buses, and by tests of parts that must work even if a bus loses messages.
 package bustest
 
 import (
@@ -41,7 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) (publisher, subscriber bus.Bus)) 
 	}
 }
 
-// receive subscribes with a function that passes the data on.
+// receive subscribes to a subject and passes the data of its messages to a channel.
 func receive(t *testing.T, b bus.Bus, subject string) chan string {
 	t.Helper()
 	got := make(chan string, 10_000)

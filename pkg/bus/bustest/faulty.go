@@ -10,8 +10,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/bus"
 )
 
-// Faulty is a bus that loses, repeats and delays messages at random, as a network with failing servers does. A delayed message
-// arrives after later ones. Its zero probabilities make it a correct bus.
+// Faulty is a bus that loses, repeats and delays messages at random, like a network with failing servers. A delayed
+// message arrives after later ones. If all probabilities are zero, it is a correct bus.
 type Faulty struct {
 	bus.Bus
 
@@ -24,15 +24,15 @@ type Faulty struct {
 	faults  int
 }
 
-// maxDelayed limits the messages that are held back.
+// maxDelayed limits the number of delayed messages.
 const maxDelayed = 8
 
-// NewFaulty puts faults before a bus. Equal seeds make equal decisions.
+// NewFaulty makes a bus that adds faults to the bus b. With the same seed it makes the same decisions.
 func NewFaulty(b bus.Bus, seed uint64) *Faulty {
 	return &Faulty{Bus: b, random: rand.New(rand.NewPCG(seed, seed))}
 }
 
-// Faults is the number of faults so far.
+// Faults returns the number of faults so far.
 func (f *Faulty) Faults() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

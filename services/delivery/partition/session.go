@@ -85,7 +85,7 @@ func (s *session) listen() (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { _ = sub.Unsubscribe() }, nil // fails only if the bus is closed, which ends the subscription as well
+	return func() { _ = sub.Unsubscribe() }, nil // fails only if the bus is closed, which also ends the subscription
 }
 
 // read starts to read the stream, from a little before the position. From the first message that was not received before,

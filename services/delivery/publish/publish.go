@@ -24,16 +24,17 @@ const (
 	// message over its parts.
 	maxPublish    = 512 << 10
 	publishMargin = 16 << 10
-	// maxLive is the size above which the live events of a conversation are split. A gateway queues a whole message to every reader
-	// at once, and fills their queues gradually if the message exceeds a quarter of the queue (64 KiB by default).
+	// maxLive is the size above which the live events of a conversation are split into several messages. A gateway queues
+	// a whole message to every reader at once. If the message exceeds a quarter of a reader's queue (64 KiB by default),
+	// the gateway fills the queues gradually instead.
 	maxLive = 48 << 10
 )
 
-// Bus is the part of bus.Bus that a publisher needs.
+// Bus is the part of bus.Bus that a publisher uses.
 type Bus interface {
 	// PublishMsg sends a message. It copies the message's data before it returns.
 	PublishMsg(msg *nats.Msg) error
-	// MaxPayload is the largest size of a message's data, in bytes.
+	// MaxPayload returns the maximum size of a message's data, in bytes.
 	MaxPayload() int64
 }
 
@@ -169,7 +170,7 @@ func (p *Publisher) send(subject string, m message, header nats.Header) bool {
 	buf := p.scratch[:size]
 	_, err := m.MarshalToSizedBufferVT(buf)
 	if err == nil {
-		// The bus copies the bytes before it returns, so the buffer can be reused.
+		// PublishMsg copies the bytes before it returns, so the buffer can be reused.
 		err = p.bus.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: buf})
 	}
 	if err != nil {

@@ -61,14 +61,14 @@ const (
 	maxMessageEvents = 64
 )
 
-// filledPage is the last page of events that was sent to a subscription that is behind, with its messages. Many clients that
-// return at once are behind at the same event.
+// filledPage is the last page of events that was sent to a subscription that is behind, with its encoded messages. When
+// many clients reconnect at once, many are behind at the same event and need the same page.
 type filledPage struct {
 	first, last *entry
 	messages    [wire.NumEncodings][][]byte
 }
 
-// messagesOf returns the messages of a page. They are made once for all subscriptions that need the same page in a row.
+// messagesOf returns the messages of a page. Consecutive calls for the same page share the messages.
 func (f *filledPage) messagesOf(encoding wire.Encoding, entries []*entry) [][]byte {
 	first, last := entries[0], entries[len(entries)-1]
 	if f.first != first || f.last != last {

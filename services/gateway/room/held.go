@@ -7,19 +7,19 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// An outcome arrives shortly before its event, which the sender receives as well. The outcome is held back until then, so that both
-// are sent in one write.
+// An outcome arrives shortly before its event, which the sender of the command also receives. The outcome is held back
+// until the event arrives, so that both are sent in one write.
 
 const (
-	// holdTime limits how long an outcome is held back: its event may be lost, or late.
+	// holdTime is the maximum time for which an outcome is held back: its event may be lost or late.
 	holdTime = 5 * time.Millisecond
-	// maxHeld limits the senders with outcomes that are held back. Above it they are written at once.
+	// maxHeld limits the number of senders whose outcomes are held back. Above it, outcomes are written at once.
 	maxHeld = shardCapacity
 )
 
-// held are the senders of a shard whose outcomes wait for events.
+// held contains the senders of a shard whose outcomes wait for their events.
 type held struct {
-	due *time.Timer // fires when the first of the senders has waited long enough
+	due *time.Timer // fires when the sender that was added first has waited for holdTime
 
 	mu      sync.Mutex
 	wait    time.Duration
@@ -32,7 +32,7 @@ func (h *held) init() {
 	h.due.Stop()
 }
 
-// add adds a sender. It returns false if there are too many.
+// add adds a sender. It returns false if there are too many senders.
 func (h *held) add(sender Sender) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -46,7 +46,7 @@ func (h *held) add(sender Sender) bool {
 	return true
 }
 
-// release appends all senders to dirty, and removes them.
+// release appends all senders to dirty, and removes them from held.
 func (h *held) release(dirty []Sender) []Sender {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -60,8 +60,8 @@ func (h *held) release(dirty []Sender) []Sender {
 	return dirty
 }
 
-// FlushWith lets the conversation's shard write what was queued to a sender together with the event at seq, if that event is still
-// expected; otherwise as FlushSoon does.
+// FlushWith writes a sender's queue together with the event at seq, if the room still expects that event. Otherwise it
+// does the same as FlushSoon.
 func (h *Hub) FlushWith(conversationID ids.Conversation, seq ids.Seq, sender Sender) {
 	r := h.Room(conversationID)
 	if r == nil || !r.holdFor(seq, h.shardOf(conversationID), sender) {
@@ -69,8 +69,8 @@ func (h *Hub) FlushWith(conversationID ids.Conversation, seq ids.Seq, sender Sen
 	}
 }
 
-// holdFor has a sender wait for an event that the room has not taken yet. The lock of the room is held meanwhile: the shard takes
-// the waiting senders only after the event.
+// holdFor makes a sender wait for an event that the room has not taken yet. It holds the room's lock, because the shard
+// releases the waiting senders only after it has taken the event.
 func (r *Room) holdFor(seq ids.Seq, s *shard, sender Sender) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -276,7 +276,7 @@ func (c *Committer) committed(entries []source.Message, batch *plan.Plan, spans 
 		Messages: entries, Events: batch.Events, Causes: batch.Causes,
 		Traceparents: spans.Traceparents(entries, batch.Causes), Committed: now,
 	}
-	// Results are published first, so that a gateway can write an outcome and its event together.
+	// Results are published before events, so that a gateway can write an outcome and its event together.
 	if !bugAckBeforeCommit {
 		c.Publisher.Results(answersOf(batch, entries), spans.Header())
 	}
