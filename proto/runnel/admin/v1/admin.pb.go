@@ -29,34 +29,34 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The reason why a user did or did not get an event: the hop that decides.
+// The reason why a user did or did not get an event.
 type Verdict int32
 
 const (
 	// Not set.
 	Verdict_VERDICT_UNSPECIFIED Verdict = 0
-	// A device acknowledged it.
+	// A device acknowledged the event.
 	Verdict_VERDICT_ACKNOWLEDGED Verdict = 1
-	// It was written to a connection that has not acknowledged it (yet).
+	// The event was written to a connection that has not acknowledged it (yet).
 	Verdict_VERDICT_WRITTEN Verdict = 2
-	// It was queued to a connection and not written: the connection is slow.
+	// The event was queued to a connection but not written: the connection is slow.
 	Verdict_VERDICT_QUEUED Verdict = 3
 	// The connection was closed because its queue was full; the user has not reconnected since.
 	Verdict_VERDICT_SLOW_CLOSED Verdict = 4
-	// No device acknowledged it in spite of retries; the connection was closed as dead.
+	// No device acknowledged the event, although it was sent repeatedly; the connection was closed as dead.
 	Verdict_VERDICT_NOT_ACKNOWLEDGED Verdict = 5
-	// A gateway with a connection of the user has not received it: it was lost between worker and gateway, and the gap is not
-	// filled yet.
+	// A gateway with a connection of the user has not received the event. It was lost between worker and gateway, and
+	// the gap is not filled yet.
 	Verdict_VERDICT_NOT_ROUTED Verdict = 6
-	// It is committed, but the owner has not published it.
+	// The event is committed, but the owner has not published it.
 	Verdict_VERDICT_NOT_PUBLISHED Verdict = 7
-	// The user has had no connection since it was committed.
+	// The user has had no connection since the event was committed.
 	Verdict_VERDICT_OFFLINE Verdict = 8
 	// The user was not a member at that seq.
 	Verdict_VERDICT_NOT_MEMBER Verdict = 9
 	// The seq is not committed: beyond the conversation's head.
 	Verdict_VERDICT_NOT_COMMITTED Verdict = 10
-	// The gateways that might know no longer have the records, or did not answer.
+	// No gateway has a record that would answer the question, or gateways did not answer.
 	Verdict_VERDICT_UNKNOWN Verdict = 11
 	// The connection ended for another reason before the event was acknowledged on it; the user has not reconnected since.
 	Verdict_VERDICT_CONNECTION_LOST Verdict = 12
@@ -123,14 +123,14 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{0}
 }
 
-// Missing is an instance that is known to be live and did not answer in time.
+// Missing is an instance that is known to be live but did not answer in time.
 type Missing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// Name of the instance.
 	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// "gateway" or "delivery".
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// What went wrong.
+	// Why it did not answer.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -187,7 +187,7 @@ func (x *Missing) GetReason() string {
 	return ""
 }
 
-// GetStatusRequest asks for everything.
+// GetStatusRequest has no parameters.
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -320,9 +320,9 @@ type ListConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only connections of this user; empty for all users.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Only connections to this gateway; empty for all.
+	// Only connections to this gateway; empty for all gateways.
 	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// At most this many per gateway, 1 to 1000; 0 for 100.
+	// Maximum number of connections per gateway, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -384,7 +384,7 @@ type ListConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By gateway, then id.
 	Connections []*Connection `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
-	// Gateways that have more than the limit, by name.
+	// Names of the gateways with more connections than the limit.
 	More []string `protobuf:"bytes,2,rep,name=more,proto3" json:"more,omitempty"`
 	// Instances that did not answer.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
@@ -501,7 +501,7 @@ func (x *Connection) GetConnection() *v1.Connection {
 // GetConnectionRequest names a connection.
 type GetConnectionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the connection.
 	ConnectionId  string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -549,7 +549,7 @@ type GetConnectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The connection.
 	Connection *Connection `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// Its position in its conversations.
+	// The connection's position in its conversations.
 	Standings     []*v1.Standing `protobuf:"bytes,2,rep,name=standings,proto3" json:"standings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -599,12 +599,12 @@ func (x *GetConnectionResponse) GetStandings() []*v1.Standing {
 	return nil
 }
 
-// DisconnectRequest names the connections to close: exactly one field is set.
+// DisconnectRequest names the connections to close. Exactly one of connection_id and user_id is set.
 type DisconnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One connection; or
+	// Close this connection.
 	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
-	// all connections of a user.
+	// Close all connections of this user.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Ask the client not to reconnect by itself.
 	StayAway      bool `protobuf:"varint,3,opt,name=stay_away,json=stayAway,proto3" json:"stay_away,omitempty"`
@@ -666,9 +666,9 @@ func (x *DisconnectRequest) GetStayAway() bool {
 // DisconnectResponse returns how many connections were closed.
 type DisconnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number closed.
+	// Number of closed connections.
 	Closed uint32 `protobuf:"varint,1,opt,name=closed,proto3" json:"closed,omitempty"`
-	// Instances that did not answer: connections there may still be open.
+	// Instances that did not answer. Connections to them may still be open.
 	Missing       []*Missing `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -769,7 +769,7 @@ type GetUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Live connections.
 	Connections []*Connection `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
-	// Tokens issued at or before this time are refused, Unix time in milliseconds; 0 for none.
+	// Tokens issued at or before this time are refused, Unix time in milliseconds; 0 if no tokens are revoked.
 	RevokedBeforeMs int64 `protobuf:"varint,2,opt,name=revoked_before_ms,json=revokedBeforeMs,proto3" json:"revoked_before_ms,omitempty"`
 	// Instances that did not answer.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
@@ -879,7 +879,7 @@ type RevokeUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tokens issued at or before this time are refused from now on, Unix time in milliseconds.
 	BeforeMs int64 `protobuf:"varint,1,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
-	// Connections closed by the gateways that answered.
+	// Number of connections closed by the gateways that answered.
 	Closed uint32 `protobuf:"varint,2,opt,name=closed,proto3" json:"closed,omitempty"`
 	// Gateways that did not answer: they read the revocation from the store within seconds.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
@@ -945,7 +945,7 @@ type ListConversationsRequest struct {
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Only ids above this one.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of conversations, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1007,7 +1007,7 @@ type ListConversationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising id.
 	Conversations []*v11.Summary `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty"`
-	// There are more.
+	// There are more conversations.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1060,7 +1060,7 @@ func (x *ListConversationsResponse) GetMore() bool {
 // GetConversationRequest names a conversation.
 type GetConversationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1110,7 +1110,7 @@ type GetConversationResponse struct {
 	State *v11.ConversationState `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Number of members.
 	Members uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
-	// Its partition.
+	// Partition of the conversation.
 	Partition uint32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
 	// The worker that owns the partition; empty if there is none.
 	Owner         string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
@@ -1179,11 +1179,11 @@ func (x *GetConversationResponse) GetOwner() string {
 // ListMembersRequest names a conversation.
 type ListMembersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Only user ids above this one.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of members, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1245,9 +1245,9 @@ type ListMembersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising user id.
 	Members []*v11.Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	// There are more.
+	// There are more members.
 	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
-	// The conversation's newest seq, to compare cursors with.
+	// The conversation's newest seq, for comparison with the cursors.
 	Head          uint64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1309,9 +1309,9 @@ type VerifyConversationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Begin after this seq; 0 for the beginning.
+	// Begin with the event after this seq; 0 for the beginning.
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
-	// Hash of the event at after, 32 bytes, from the previous response; if empty, the stored one is trusted.
+	// Hash of the event at after, 32 bytes, from the previous response. If it is empty, the stored hash is trusted.
 	AfterHash     []byte `protobuf:"bytes,3,opt,name=after_hash,json=afterHash,proto3" json:"after_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1373,7 +1373,7 @@ type VerifyConversationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last seq that was checked.
 	Checked uint64 `protobuf:"varint,1,opt,name=checked,proto3" json:"checked,omitempty"`
-	// Its hash.
+	// Hash of the event at checked.
 	CheckedHash []byte `protobuf:"bytes,2,opt,name=checked_hash,json=checkedHash,proto3" json:"checked_hash,omitempty"`
 	// The conversation's head when the stretch was read.
 	Head uint64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
@@ -1450,12 +1450,12 @@ func (x *VerifyConversationResponse) GetErased() uint64 {
 	return 0
 }
 
-// Fault is one fault of a log.
+// Fault is one fault in a log.
 type Fault struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The seq at which it was found.
+	// The seq at which the fault was found.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	// Description: a hole, a hash that does not fit ...
+	// Description of the fault, such as a hole or a hash that does not match.
 	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1505,7 +1505,7 @@ func (x *Fault) GetProblem() string {
 	return ""
 }
 
-// ListPartitionsRequest asks for all.
+// ListPartitionsRequest has no parameters.
 type ListPartitionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1542,12 +1542,12 @@ func (*ListPartitionsRequest) Descriptor() ([]byte, []int) {
 	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
-// ListPartitionsResponse gives all partitions.
+// ListPartitionsResponse lists all partitions.
 type ListPartitionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By number.
 	Partitions []*Partition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
-	// Live workers by name, those without a partition too.
+	// Live workers by name, including workers without a partition.
 	Workers []*v11.Worker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
 	// Instances that did not answer.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
@@ -1606,20 +1606,20 @@ func (x *ListPartitionsResponse) GetMissing() []*Missing {
 	return nil
 }
 
-// Partition is one partition, as the store and its owner see it.
+// Partition is one partition, according to the store and its owner.
 type Partition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	// Worker that holds the lease; empty if there is none.
 	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Worker that should own it, as an operator requested; empty for any.
+	// Worker that should own the partition at an operator's request; empty if there is no request.
 	Wanted string `protobuf:"bytes,3,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	// The last committed stream sequence, from the store.
 	Watermark uint64 `protobuf:"varint,4,opt,name=watermark,proto3" json:"watermark,omitempty"`
 	// The stream's last sequence; 0 when the owner did not report it.
 	StreamLast uint64 `protobuf:"varint,5,opt,name=stream_last,json=streamLast,proto3" json:"stream_last,omitempty"`
-	// Commands that wait: stream_last - watermark.
+	// Number of waiting commands: stream_last - watermark.
 	Lag uint64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
 	// "running", "starting", "stopped: " and the reason, "no owner", or "unknown" when the owner did not answer.
 	State         string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
@@ -1764,7 +1764,8 @@ func (x *MovePartitionRequest) GetWorker() string {
 // MovePartitionResponse reports how far the move got within the call's deadline.
 type MovePartitionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The worker owns it now. False: the request is stored, but the current owner has not handed it over yet.
+	// True if the worker owns the partition now. False if the request is stored but the current owner has not handed the
+	// partition over yet.
 	Moved         bool `protobuf:"varint,1,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1810,11 +1811,11 @@ func (x *MovePartitionResponse) GetMoved() bool {
 // ListDeadLettersRequest asks for a page.
 type ListDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only of this partition; absent for all.
+	// Only dead letters of this partition; absent for all partitions.
 	Partition *uint32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
 	// Only ids above this one.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of dead letters, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1876,7 +1877,7 @@ type ListDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising id, payloads left out.
 	DeadLetters []*v11.StoredDeadLetter `protobuf:"bytes,1,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
-	// There are more.
+	// There are more dead letters.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1929,7 +1930,7 @@ func (x *ListDeadLettersResponse) GetMore() bool {
 // GetDeadLetterRequest names a dead letter.
 type GetDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the dead letter.
 	DeadLetterId  string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1975,13 +1976,13 @@ func (x *GetDeadLetterRequest) GetDeadLetterId() string {
 // GetDeadLetterResponse is a dead letter in detail.
 type GetDeadLetterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// With its payload.
+	// The dead letter with its payload.
 	DeadLetter *v11.StoredDeadLetter `protobuf:"bytes,1,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
-	// Conversation of the command in it; empty when it cannot be decoded.
+	// Conversation of the command in the payload; empty if the payload cannot be decoded.
 	ConversationId string `protobuf:"bytes,2,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Its sender.
+	// Sender of the command.
 	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Its id.
+	// Id of the command.
 	CommandId string `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// The command's body.
 	Body          *v12.Body `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
@@ -2057,7 +2058,7 @@ func (x *GetDeadLetterResponse) GetBody() *v12.Body {
 // RetryDeadLetterRequest names a dead letter.
 type RetryDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the dead letter.
 	DeadLetterId  string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2103,8 +2104,8 @@ func (x *RetryDeadLetterRequest) GetDeadLetterId() string {
 // RetryDeadLetterResponse is the outcome of a retry.
 type RetryDeadLetterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The outcome. If it is a refusal the dead letter is kept. If the command becomes a dead letter again, that is a refusal
-	// too, and there is an additional dead letter.
+	// The outcome. If the command was refused, the dead letter is kept. If the command becomes a dead letter again, the
+	// outcome is also a refusal, and there is an additional dead letter.
 	Outcome       *v12.Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2150,7 +2151,7 @@ func (x *RetryDeadLetterResponse) GetOutcome() *v12.Outcome {
 // DropDeadLetterRequest names a dead letter.
 type DropDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the dead letter.
 	DeadLetterId  string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2294,20 +2295,21 @@ func (x *ExplainRequest) GetSeq() uint64 {
 	return 0
 }
 
-// ExplainResponse is the answer with its evidence.
+// ExplainResponse contains the verdict and its evidence.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The hop that decides.
+	// The reason why the user did or did not get the event.
 	Verdict Verdict `protobuf:"varint,1,opt,name=verdict,proto3,enum=runnel.admin.v1.Verdict" json:"verdict,omitempty"`
-	// The same as text, in one or two sentences.
+	// The verdict as text, in one or two sentences.
 	Summary string `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
-	// The user did not receive it live: a gateway or the connection found the gap and read the event from history.
+	// The user did not receive the event live: a gateway or the connection noticed the gap and read the event from
+	// history.
 	FilledLater bool `protobuf:"varint,3,opt,name=filled_later,json=filledLater,proto3" json:"filled_later,omitempty"`
-	// How often it was sent again.
+	// How often the event was sent again.
 	Retries uint32 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
-	// The event's header (body, salt and commitment left out); absent when not committed.
+	// The event's header (without body, salt and commitment); absent if the event is not committed.
 	Event *v12.Event `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
-	// Owner that committed it; empty when it is no longer in memory.
+	// Worker that committed the event; empty if no record of it is left.
 	Worker string `protobuf:"bytes,6,opt,name=worker,proto3" json:"worker,omitempty"`
 	// The commit as recorded by that worker, or by a gateway.
 	Commit *v13.Commit `protobuf:"bytes,7,opt,name=commit,proto3" json:"commit,omitempty"`
@@ -2321,7 +2323,7 @@ type ExplainResponse struct {
 	Workers []*v13.ExplainResponse `protobuf:"bytes,11,rep,name=workers,proto3" json:"workers,omitempty"`
 	// Instances that did not answer.
 	Missing []*Missing `protobuf:"bytes,12,rep,name=missing,proto3" json:"missing,omitempty"`
-	// Everything that is known, by time.
+	// All known steps, by time.
 	Timeline      []*TimelineEntry `protobuf:"bytes,13,rep,name=timeline,proto3" json:"timeline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2448,10 +2450,10 @@ func (x *ExplainResponse) GetTimeline() []*TimelineEntry {
 	return nil
 }
 
-// TimelineEntry is one step, as text.
+// TimelineEntry describes one step as text.
 type TimelineEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When, Unix time in nanoseconds, by the clock of that instance.
+	// Time of the step, Unix time in nanoseconds, by the clock of that instance.
 	TimeNs int64 `protobuf:"varint,1,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	// Instance.
 	Where string `protobuf:"bytes,2,opt,name=where,proto3" json:"where,omitempty"`
@@ -2512,7 +2514,7 @@ func (x *TimelineEntry) GetWhat() string {
 	return ""
 }
 
-// GetLevelRequest asks for everything.
+// GetLevelRequest has no parameters.
 type GetLevelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2549,7 +2551,7 @@ func (*GetLevelRequest) Descriptor() ([]byte, []int) {
 	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
-// GetLevelResponse is the level and the levels that the parts know.
+// GetLevelResponse contains the installation's level and the levels that the parts know.
 type GetLevelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The installation's level.
@@ -2620,9 +2622,9 @@ type PartLevel struct {
 	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// "gateway" or "delivery".
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// The highest level that it knows.
+	// The highest level that the instance knows.
 	Level uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
-	// Version of the program; empty from one that does not report it.
+	// Version of the program; empty if the instance does not report it.
 	Version       string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2732,7 +2734,7 @@ func (x *RaiseLevelRequest) GetLevel() uint32 {
 	return 0
 }
 
-// RaiseLevelResponse is the level that is in force.
+// RaiseLevelResponse contains the level in force.
 type RaiseLevelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The level.
@@ -2778,14 +2780,14 @@ func (x *RaiseLevelResponse) GetLevel() uint32 {
 	return 0
 }
 
-// EraseRequest says what to erase.
+// EraseRequest describes the content to erase.
 type EraseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// UUIDv7 in canonical lower-case form, kept for every retry.
 	CommandId string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What to erase.
+	// The events whose content is erased.
 	Erase         *v12.Erase `protobuf:"bytes,3,opt,name=erase,proto3" json:"erase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2845,7 +2847,7 @@ func (x *EraseRequest) GetErase() *v12.Erase {
 // EraseResponse is the outcome of an erasure.
 type EraseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Committed with its seq, or refused with its reason.
+	// The outcome: committed with its seq, or refused with its reason.
 	Outcome       *v12.Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

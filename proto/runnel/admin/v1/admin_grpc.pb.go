@@ -58,7 +58,7 @@ type AdminServiceClient interface {
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
 	// GetConnection returns one connection with its position in its conversations. NOT_FOUND when no gateway has it.
 	GetConnection(ctx context.Context, in *GetConnectionRequest, opts ...grpc.CallOption) (*GetConnectionResponse, error)
-	// Disconnect closes one connection, or all of a user.
+	// Disconnect closes one connection, or all connections of a user.
 	Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error)
 	// GetUser returns a user's sessions and token revocation.
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
@@ -70,8 +70,8 @@ type AdminServiceClient interface {
 	GetConversation(ctx context.Context, in *GetConversationRequest, opts ...grpc.CallOption) (*GetConversationResponse, error)
 	// ListMembers returns a conversation's members with their cursors, by rising user id.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
-	// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is correct. Continue after checked
-	// until head.
+	// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is correct. To check the
+	// whole log, call it again after checked until head is reached.
 	VerifyConversation(ctx context.Context, in *VerifyConversationRequest, opts ...grpc.CallOption) (*VerifyConversationResponse, error)
 	// ListPartitions returns every partition with its owner and lag.
 	ListPartitions(ctx context.Context, in *ListPartitionsRequest, opts ...grpc.CallOption) (*ListPartitionsResponse, error)
@@ -79,10 +79,10 @@ type AdminServiceClient interface {
 	MovePartition(ctx context.Context, in *MovePartitionRequest, opts ...grpc.CallOption) (*MovePartitionResponse, error)
 	// ListDeadLetters returns dead letters, by rising id.
 	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
-	// GetDeadLetter returns one dead letter, with its command if that can be decoded.
+	// GetDeadLetter returns one dead letter. It includes the command if the payload can be decoded.
 	GetDeadLetter(ctx context.Context, in *GetDeadLetterRequest, opts ...grpc.CallOption) (*GetDeadLetterResponse, error)
-	// RetryDeadLetter sends the command again, and drops the dead letter when it is committed. FAILED_PRECONDITION when the
-	// payload is not a command.
+	// RetryDeadLetter sends the command again. When it is committed, the dead letter is dropped. FAILED_PRECONDITION
+	// when the payload is not a command.
 	RetryDeadLetter(ctx context.Context, in *RetryDeadLetterRequest, opts ...grpc.CallOption) (*RetryDeadLetterResponse, error)
 	// DropDeadLetter deletes a dead letter permanently.
 	DropDeadLetter(ctx context.Context, in *DropDeadLetterRequest, opts ...grpc.CallOption) (*DropDeadLetterResponse, error)
@@ -90,8 +90,8 @@ type AdminServiceClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// GetLevel returns the installation's protocol level, and the levels that its parts know.
 	GetLevel(ctx context.Context, in *GetLevelRequest, opts ...grpc.CallOption) (*GetLevelResponse, error)
-	// RaiseLevel raises the installation's protocol level; it never falls. FAILED_PRECONDITION when a part that is live does not
-	// know the level, or did not answer.
+	// RaiseLevel raises the installation's protocol level; the level never falls. FAILED_PRECONDITION when a live part
+	// does not know the new level, or did not answer.
 	RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error)
 	// Erase erases content of one conversation permanently. If it fails, call it again with the same command id.
 	Erase(ctx context.Context, in *EraseRequest, opts ...grpc.CallOption) (*EraseResponse, error)
@@ -329,7 +329,7 @@ type AdminServiceServer interface {
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
 	// GetConnection returns one connection with its position in its conversations. NOT_FOUND when no gateway has it.
 	GetConnection(context.Context, *GetConnectionRequest) (*GetConnectionResponse, error)
-	// Disconnect closes one connection, or all of a user.
+	// Disconnect closes one connection, or all connections of a user.
 	Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error)
 	// GetUser returns a user's sessions and token revocation.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
@@ -341,8 +341,8 @@ type AdminServiceServer interface {
 	GetConversation(context.Context, *GetConversationRequest) (*GetConversationResponse, error)
 	// ListMembers returns a conversation's members with their cursors, by rising user id.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
-	// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is correct. Continue after checked
-	// until head.
+	// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is correct. To check the
+	// whole log, call it again after checked until head is reached.
 	VerifyConversation(context.Context, *VerifyConversationRequest) (*VerifyConversationResponse, error)
 	// ListPartitions returns every partition with its owner and lag.
 	ListPartitions(context.Context, *ListPartitionsRequest) (*ListPartitionsResponse, error)
@@ -350,10 +350,10 @@ type AdminServiceServer interface {
 	MovePartition(context.Context, *MovePartitionRequest) (*MovePartitionResponse, error)
 	// ListDeadLetters returns dead letters, by rising id.
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
-	// GetDeadLetter returns one dead letter, with its command if that can be decoded.
+	// GetDeadLetter returns one dead letter. It includes the command if the payload can be decoded.
 	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*GetDeadLetterResponse, error)
-	// RetryDeadLetter sends the command again, and drops the dead letter when it is committed. FAILED_PRECONDITION when the
-	// payload is not a command.
+	// RetryDeadLetter sends the command again. When it is committed, the dead letter is dropped. FAILED_PRECONDITION
+	// when the payload is not a command.
 	RetryDeadLetter(context.Context, *RetryDeadLetterRequest) (*RetryDeadLetterResponse, error)
 	// DropDeadLetter deletes a dead letter permanently.
 	DropDeadLetter(context.Context, *DropDeadLetterRequest) (*DropDeadLetterResponse, error)
@@ -361,8 +361,8 @@ type AdminServiceServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// GetLevel returns the installation's protocol level, and the levels that its parts know.
 	GetLevel(context.Context, *GetLevelRequest) (*GetLevelResponse, error)
-	// RaiseLevel raises the installation's protocol level; it never falls. FAILED_PRECONDITION when a part that is live does not
-	// know the level, or did not answer.
+	// RaiseLevel raises the installation's protocol level; the level never falls. FAILED_PRECONDITION when a live part
+	// does not know the new level, or did not answer.
 	RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error)
 	// Erase erases content of one conversation permanently. If it fails, call it again with the same command id.
 	Erase(context.Context, *EraseRequest) (*EraseResponse, error)

@@ -24,28 +24,31 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Command is one entry of a partition's stream IN_<p>: a user's command, with every input that apply must not generate
-// itself.
+// Command is one message in a partition's stream IN_<p>: a user's command, with all data that deciding the command
+// needs and that is not in the state.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Conversation it is meant for; decides the partition.
+	// Conversation of the command, which determines the partition.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Authenticated user who sent it.
 	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Client-chosen id, a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What to do: an encoded runnel.conversation.v1.Body in canonical form. It is stored, hashed and forwarded unchanged.
+	// The action: an encoded runnel.conversation.v1.Body in canonical form. It is stored, hashed and forwarded
+	// unchanged.
 	Body []byte `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
 	// 16 to 32 random bytes from the gateway for the event's commitment.
 	Salt []byte `protobuf:"bytes,5,opt,name=salt,proto3" json:"salt,omitempty"`
-	// Inbox that the outcome is sent to: the id in result.<inbox>. Empty when no one waits for it.
+	// Inbox for the outcome: the id in result.<inbox>. Empty if nothing waits for the outcome.
 	Inbox string `protobuf:"bytes,6,opt,name=inbox,proto3" json:"inbox,omitempty"`
-	// How often the client received a refusal of this command id; 0 for most. A refusal holds for its attempt and those below.
+	// Number of refusals of this command id that the client has received; usually 0. A refusal applies to its attempt
+	// and lower attempts.
 	Attempt uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// When this gateway admitted the command, Unix time in milliseconds by its clock. The same in all its copies.
+	// Time at which this gateway admitted the command, Unix time in milliseconds by its clock. It is the same in all
+	// copies.
 	AdmittedMs int64 `protobuf:"varint,8,opt,name=admitted_ms,json=admittedMs,proto3" json:"admitted_ms,omitempty"`
-	// Deadline by stream time, Unix time in milliseconds: a copy that enters the stream later is not carried out; admitted_ms
-	// + 2 minutes.
+	// Deadline by stream time, Unix time in milliseconds: admitted_ms + 2 minutes. A copy that enters the stream later
+	// is not carried out.
 	NotAfterMs int64 `protobuf:"varint,9,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
 	// The protocol level that a worker must know to decide the command.
 	Level         uint32 `protobuf:"varint,10,opt,name=level,proto3" json:"level,omitempty"`
@@ -160,10 +163,11 @@ type Live struct {
 	Events []*v1.Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The newest receipt; absent when the message contains only events.
 	Receipt *v1.Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
-	// W3C trace contexts of the events, by index; an empty string for an event that is not sampled, and an empty list when
-	// none is.
+	// W3C trace contexts of the events, by index. An entry is empty if the event is not sampled; the list is empty if no
+	// event is sampled.
 	Traceparents []string `protobuf:"bytes,3,rep,name=traceparents,proto3" json:"traceparents,omitempty"`
-	// Worker that committed the events, by its name in leases; used to explain an event after the worker is gone.
+	// Worker that committed the events, by its name in leases. It helps to explain an event even after the worker has
+	// ended.
 	Worker string `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
 	// When that worker received the answer to the commit, Unix time in nanoseconds by its clock; 0 for events republished
 	// after a takeover.
@@ -283,9 +287,9 @@ func (x *Results) GetResults() []*Result {
 	return nil
 }
 
-// Revoked is published on revoked after the store has it: gateways close the user's connections and refuse the tokens
-// issued before. It may be lost; gateways also read revocations from the store when a client connects, and every few
-// seconds.
+// Revoked is published on revoked after the store has recorded the revocation. Gateways then close the user's
+// connections and refuse the tokens issued before. The message may be lost: gateways also read revocations from the
+// store when a client connects, and every few seconds.
 type Revoked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User.
@@ -340,19 +344,19 @@ func (x *Revoked) GetBeforeMs() int64 {
 	return 0
 }
 
-// Alive is published on ops.alive by every gateway and worker, every few seconds and on request, so that an answer that
-// combines all instances can list those that are missing.
+// Alive is published on ops.alive by every gateway and worker, every few seconds and on request. It tells which
+// instances exist, so that an answer of all instances can list the missing ones.
 type Alive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the instance, new with every start.
 	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// "gateway" or "delivery".
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// When it started, Unix time in milliseconds.
+	// Start of the instance, Unix time in milliseconds.
 	StartedMs int64 `protobuf:"varint,3,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	// It is being stopped: do not wait for its answer any more.
+	// The instance is being stopped: do not wait for its answers.
 	Leaving bool `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"`
-	// The highest protocol level that it knows.
+	// The highest protocol level that the instance knows.
 	Level uint32 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
 	// Version of the program.
 	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
@@ -435,12 +439,12 @@ func (x *Alive) GetVersion() string {
 // Result is one outcome, addressed to the sender of the command.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// User who sent the command; with conversation and command id it identifies the command.
+	// User who sent the command. Together with conversation and command id it identifies the command.
 	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
 	// The outcome of the command.
 	Outcome *v1.Outcome `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Salt of the answered command: it distinguishes copies of a command with different bodies. The answer to one copy must
-	// not be used as the answer to another.
+	// Salt of the answered command. It distinguishes copies of a command with different bodies: the answer to one copy
+	// must not be used for another.
 	Salt          []byte `protobuf:"bytes,3,opt,name=salt,proto3" json:"salt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -620,7 +624,7 @@ func (x *Ack) GetReadSeq() uint64 {
 // conversation.
 type Joined struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Conversation they are members of now.
+	// Conversation that the users are members of now.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// seq of the event that made them members.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`

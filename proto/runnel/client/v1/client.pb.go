@@ -31,7 +31,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where conversations begin that Connect.resume does not name.
+// The starting point of conversations that Connect.resume does not name.
 type Start int32
 
 const (
@@ -306,7 +306,7 @@ func (*ClientFrame_ReadMessages) isClientFrame_Request() {}
 // ServerFrame is a frame from a gateway. A client ignores fields that it does not know.
 type ServerFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The request it answers; 0 for a push.
+	// Id of the request that this frame answers; 0 for a push.
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Exactly one is set.
 	//
@@ -331,8 +331,8 @@ type ServerFrame struct {
 	//	*ServerFrame_Forked
 	//	*ServerFrame_Messages
 	Message isServerFrame_Message `protobuf_oneof:"message"`
-	// W3C trace context, with the answer to a submit and with an event, when the command was sampled; otherwise empty. In an
-	// answer it identifies the trace to look up; in an event, a receiver's own span may continue it.
+	// W3C trace context of a sampled command; set in the answer to its submit and in pushes of its event, otherwise
+	// empty. In an answer it identifies the trace to look up. In an event, a receiver's own span may continue it.
 	Traceparent   string `protobuf:"bytes,18,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -571,7 +571,7 @@ type ServerFrame_Refreshed struct {
 }
 
 type ServerFrame_Outcome struct {
-	// Answer to submit: committed, or refused by the conversation.
+	// Answer to submit: committed, or refused.
 	Outcome *v1.Outcome `protobuf:"bytes,5,opt,name=outcome,proto3,oneof"`
 }
 
@@ -690,11 +690,11 @@ type Connect struct {
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// The client's position in each conversation; events after it are pushed. At most 500.
 	Resume []*Position `protobuf:"bytes,3,rep,name=resume,proto3" json:"resume,omitempty"`
-	// Where all other conversations begin.
+	// The starting point of all other conversations.
 	Start Start `protobuf:"varint,4,opt,name=start,proto3,enum=runnel.client.v1.Start" json:"start,omitempty"`
-	// Push Accepted for every submit.
+	// Request an Accepted push for every submit.
 	Accepted bool `protobuf:"varint,5,opt,name=accepted,proto3" json:"accepted,omitempty"`
-	// Do not push receipts.
+	// Request no receipts.
 	NoReceipts bool `protobuf:"varint,6,opt,name=no_receipts,json=noReceipts,proto3" json:"no_receipts,omitempty"`
 	// Name and version of the client software, at most 64 printable ASCII characters; for operators.
 	Client string `protobuf:"bytes,7,opt,name=client,proto3" json:"client,omitempty"`
@@ -795,10 +795,10 @@ type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// The last seq that is known; 0 for none.
+	// The last known seq; 0 if none is known.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	// The first 8 bytes of the hash of the event at seq; empty when it is not known. In Connect.resume it allows the server
-	// to detect that the client is on another branch of the log.
+	// The first 8 bytes of the hash of the event at seq; empty if it is not known. In Connect.resume it lets the server
+	// detect that the client is on another branch of the log.
 	Hash          []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -863,7 +863,8 @@ type Connected struct {
 	// The authenticated user. An issuer's name with characters other than A-Z a-z 0-9 _ - is mapped, here and everywhere else:
 	// each other byte is ~ and two hex digits in upper case, so ann@example.com is ann~40example~2Ecom.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// A heartbeat comes at least this often, in milliseconds. If the connection is silent for twice as long, it is dead.
+	// Maximum time between two heartbeats, in milliseconds. If no message arrives for twice this time, the connection is
+	// dead.
 	HeartbeatMs uint32 `protobuf:"varint,3,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
 	// When the token expires, Unix time in milliseconds; 0 for never.
 	TokenExpiresMs int64 `protobuf:"varint,4,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"`
@@ -873,7 +874,8 @@ type Connected struct {
 	MaxFrameBytes uint32 `protobuf:"varint,6,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
 	// The user's conversations, by id; at most 500.
 	Conversations []*Conversation `protobuf:"bytes,7,rep,name=conversations,proto3" json:"conversations,omitempty"`
-	// There are more: list_conversations after the last one. Their events are pushed all the same.
+	// There are more conversations: request them with list_conversations after the last one. Their events are pushed
+	// even if they are not listed here.
 	More bool `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
 	// The installation's protocol level: kinds of a higher level are refused.
 	Level         uint32 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"`
@@ -1132,7 +1134,7 @@ func (x *Refresh) GetToken() string {
 // Refreshed means that the new token is in force.
 type Refreshed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When it expires, Unix time in milliseconds; 0 for never.
+	// Expiry of the new token, Unix time in milliseconds; 0 for never.
 	TokenExpiresMs int64 `protobuf:"varint,1,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1175,22 +1177,23 @@ func (x *Refreshed) GetTokenExpiresMs() int64 {
 	return 0
 }
 
-// Submit is a command. The sender is the authenticated user; a client cannot name another. Commands are committed in the
-// order in which they were sent as long as all succeed. A client that must keep order through refusals and lost
-// connections sends the next command to a conversation when it has the outcome of the one before.
+// Submit is a command. The sender is always the authenticated user. Commands are committed in the order in which they
+// were sent, as long as all succeed. To keep the order through refusals and lost connections, a client sends the next
+// command to a conversation only when it has the outcome of the previous one.
 type Submit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Conversation. Empty exactly when the body is create: the id then follows from the command.
+	// Conversation. Empty exactly if the body is create: its id is computed from the command.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// UUIDv7 in canonical lower-case form, chosen once for this command and kept for every retry.
 	CommandId string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What to do.
+	// The action.
 	Body *v1.Body `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
-	// W3C trace context of the client's own span, for example 00-<32 hex digits>-<16 hex digits>-01; may be empty. The
-	// gateway continues the trace if it accepts traces of clients, and otherwise begins its own.
+	// W3C trace context of the client's own span, for example 00-<32 hex digits>-<16 hex digits>-01; may be empty. If
+	// the gateway accepts traces of clients, it continues this trace; otherwise it begins a new one.
 	Traceparent string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
-	// 0. Raised by one each time an outcome of this command id with an error other than UNAVAILABLE was received and the client
-	// sends the command again. A refusal is final for its attempt: no copy of that attempt is committed after it.
+	// 0 at first. A client that received an outcome of this command id with an error other than UNAVAILABLE, and sends
+	// the command again, raises it by one. A refusal is final for its attempt: no copy of that attempt is committed
+	// after it.
 	Attempt       uint32 `protobuf:"varint,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1261,8 +1264,8 @@ func (x *Submit) GetAttempt() uint32 {
 	return 0
 }
 
-// Accepted means that the broker holds the command. It is not a promise that the command will be committed. It may arrive
-// after the outcome, if that is as fast.
+// Accepted means that the broker holds the command. The command may still be refused. Accepted may arrive after the
+// outcome.
 type Accepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the submit request.
@@ -1317,9 +1320,9 @@ type Read struct {
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	// Events with a seq below this one, newest first; implies backward.
 	Before uint64 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"`
-	// At most this many, 1 to 500; 0 for 50.
+	// Maximum number of events, 1 to 500; 0 for 50.
 	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Read in falling order; without before, from the newest.
+	// Read in falling order; without before, begin with the newest event.
 	Backward      bool `protobuf:"varint,5,opt,name=backward,proto3" json:"backward,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1399,7 +1402,7 @@ type Page struct {
 	Hidden []*v1.Range `protobuf:"bytes,2,rep,name=hidden,proto3" json:"hidden,omitempty"`
 	// The conversation's newest seq that the user may see.
 	Head uint64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
-	// There is more in this direction: continue after (or before) the last seq of events or hidden.
+	// There are more events in this direction: continue after (or before) the last seq of events or hidden.
 	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1468,7 +1471,7 @@ type ListConversations struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only ids above this one; empty to begin.
 	After string `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 500; 0 for 100.
+	// Maximum number of conversations, 1 to 500; 0 for 100.
 	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1580,7 +1583,7 @@ type ListMembers struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Only user ids above this one; empty to begin.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 500; 0 for 100.
+	// Maximum number of members, 1 to 500; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1640,7 +1643,7 @@ func (x *ListMembers) GetLimit() uint32 {
 // Members is a page of members.
 type Members struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By rising user id, with how far each has received and read.
+	// By rising user id. The cursors state how far each member has received and read.
 	Members []*v1.Cursor `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	// There are more after the last one.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
@@ -1692,10 +1695,10 @@ func (x *Members) GetMore() bool {
 	return false
 }
 
-// Ack reports how far events were received or read, cumulatively: everything up to a seq.
+// Ack reports how far events were received or read. It is cumulative: it covers all events up to a seq.
 type Ack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most 1000; further ones are ignored.
+	// At most 1000 positions; further ones are ignored.
 	Positions     []*AckPosition `protobuf:"bytes,1,rep,name=positions,proto3" json:"positions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1738,7 +1741,7 @@ func (x *Ack) GetPositions() []*AckPosition {
 	return nil
 }
 
-// AckPosition is how far one conversation was received and read.
+// AckPosition states how far events of one conversation were received and read.
 type AckPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -1805,7 +1808,7 @@ func (x *AckPosition) GetRead() uint64 {
 // Heartbeat means that the gateway is alive. The client answers with Pong.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Heads of conversations that moved since the last heartbeat: a client that is behind one of them has missed events.
+	// Heads of conversations that moved since the last heartbeat. If the client is behind a head, it has missed events.
 	Heads         []*Position `protobuf:"bytes,1,rep,name=heads,proto3" json:"heads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1888,7 +1891,7 @@ func (*Pong) Descriptor() ([]byte, []int) {
 // TokenExpiring warns that the token will expire and the connection close with it.
 type TokenExpiring struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When, Unix time in milliseconds.
+	// Time of the expiry, Unix time in milliseconds.
 	ExpiresMs     int64 `protobuf:"varint,1,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1934,7 +1937,8 @@ func (x *TokenExpiring) GetExpiresMs() int64 {
 // GoAway announces that the gateway will close the connection, because it is being stopped.
 type GoAway struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Wait this many milliseconds before reconnecting; spread over clients so that they do not come back at once.
+	// Time to wait before reconnecting, in milliseconds. It differs between clients, so that they do not reconnect at
+	// the same moment.
 	ReconnectDelayMs uint32 `protobuf:"varint,1,opt,name=reconnect_delay_ms,json=reconnectDelayMs,proto3" json:"reconnect_delay_ms,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1977,7 +1981,7 @@ func (x *GoAway) GetReconnectDelayMs() uint32 {
 	return 0
 }
 
-// Hidden replaces events that the user may not see in a connection's stream of events.
+// Hidden replaces events that the user may not see, in a connection's stream of events.
 type Hidden struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -2041,14 +2045,14 @@ func (x *Hidden) GetLast() uint64 {
 	return 0
 }
 
-// Detached means that the user is no longer a member. It ends what an Attached, a conversation of Connected or a position of
-// Connect.resume began. If the user is a member again, an Attached follows.
+// Detached means that the user is no longer a member. It is the counterpart of an Attached, of a conversation in
+// Connected, or of a position in Connect.resume. If the user is a member again, an Attached follows.
 type Detached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// The last seq the user may see: the event that ended the membership. 0 for a conversation of resume that does not
-	// exist or that the user never was a member of.
+	// The last seq that the user may see: the event that ended the membership. It is 0 for a conversation in resume that
+	// does not exist, or that the user never was a member of.
 	Last          uint64 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2101,8 +2105,8 @@ func (x *Detached) GetLast() uint64 {
 // Attached means that the user became a member while connected. The events of the membership follow, from joined_seq on.
 type Attached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The conversation. If the membership has ended already, its events and a Detached follow; then only conversation_id, kind,
-	// joined_seq and head are set, and head is an event of the membership.
+	// The conversation. If the membership has already ended, its events and a Detached follow. Then only
+	// conversation_id, kind, joined_seq and head are set, and head is an event of the membership.
 	Conversation  *Conversation `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2157,17 +2161,17 @@ type Event struct {
 	TimeMs int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// User id of the sender.
 	Sender string `protobuf:"bytes,4,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Id of the command that caused it: a UUIDv7 in canonical lower-case form.
+	// Id of the command that caused the event: a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What the event is about; set even when the body was erased.
+	// Kind of the event; set even if the body was erased.
 	Kind v1.EventKind `protobuf:"varint,6,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
-	// The body. Absent when it was erased; without an action when its kind is newer than the reader.
+	// The body. Absent if it was erased; without an action if its kind is newer than the reader.
 	Body *v1.Body `protobuf:"bytes,7,opt,name=body,proto3" json:"body,omitempty"`
 	// 16 to 32 random bytes that salt the commitment to the body. Empty when the body was erased.
 	Salt []byte `protobuf:"bytes,8,opt,name=salt,proto3" json:"salt,omitempty"`
 	// Commitment to salt and body, 32 bytes. Always set.
 	Commitment []byte `protobuf:"bytes,9,opt,name=commitment,proto3" json:"commitment,omitempty"`
-	// Hash of the event before it, 32 bytes; 32 zero bytes for seq 1.
+	// Hash of the previous event, 32 bytes; 32 zero bytes for seq 1.
 	PrevHash []byte `protobuf:"bytes,10,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
 	// Hash of this event's header, 32 bytes.
 	Hash []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
@@ -2179,8 +2183,8 @@ type Event struct {
 	// is not sent. On JSON connections it is sent when Connect.body_bytes asked for it; a client without the bytes cannot
 	// check the content against the commitment.
 	BodyBytes []byte `protobuf:"bytes,14,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
-	// The number of kind, which is what the hash covers. Sent together with body_bytes: a JSON client that is older than the kind
-	// does not know its name.
+	// The number of kind, which the hash covers. It is sent together with body_bytes, because a JSON client that is
+	// older than the kind does not know the kind's name.
 	KindNumber    uint32 `protobuf:"varint,15,opt,name=kind_number,json=kindNumber,proto3" json:"kind_number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2321,8 +2325,8 @@ func (x *Event) GetKindNumber() uint32 {
 	return 0
 }
 
-// ReadMessages asks for messages in their current form: with their edits, reactions and number of replies. Only members
-// may.
+// ReadMessages asks for messages in their current form: with edits, reactions and number of replies. Only members may
+// send it.
 type ReadMessages struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -2331,9 +2335,9 @@ type ReadMessages struct {
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	// Messages with a seq below this one, newest first; implies backward.
 	Before uint64 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"`
-	// At most this many, 1 to 200; 0 for 50.
+	// Maximum number of messages, 1 to 200; 0 for 50.
 	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Read in falling order; without before, from the newest.
+	// Read in falling order; without before, begin with the newest message.
 	Backward      bool `protobuf:"varint,5,opt,name=backward,proto3" json:"backward,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2411,7 +2415,7 @@ type Messages struct {
 	Messages []*MessageView `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
 	// The conversation's newest seq in that snapshot: events above it may change these messages.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	// There is more in this direction: continue after (or before) the seq of the last message.
+	// There are more messages in this direction: continue after (or before) the seq of the last message.
 	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2473,25 +2477,25 @@ type MessageView struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the message.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	// When it was sent, Unix time in milliseconds.
+	// Time at which the message was sent, Unix time in milliseconds.
 	TimeMs int64 `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// User id of the sender.
 	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Its newest content. Absent when it was deleted or erased.
+	// The newest content. Absent if the message was deleted or erased.
 	Message *v1.Message `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// seq of the newest edit; 0 when it was not edited.
+	// seq of the newest edit; 0 if the message was not edited.
 	EditSeq uint64 `protobuf:"varint,5,opt,name=edit_seq,json=editSeq,proto3" json:"edit_seq,omitempty"`
-	// When it was edited last, Unix time in milliseconds; 0 for never.
+	// Time of the newest edit, Unix time in milliseconds; 0 if the message was not edited.
 	EditTimeMs int64 `protobuf:"varint,6,opt,name=edit_time_ms,json=editTimeMs,proto3" json:"edit_time_ms,omitempty"`
-	// seq of the event that deleted it; 0 when it was not deleted.
+	// seq of the event that deleted the message; 0 if it was not deleted.
 	DeletedSeq uint64 `protobuf:"varint,7,opt,name=deleted_seq,json=deletedSeq,proto3" json:"deleted_seq,omitempty"`
-	// Its content was erased.
+	// The content was erased.
 	Erased bool `protobuf:"varint,8,opt,name=erased,proto3" json:"erased,omitempty"`
 	// Reactions, most frequent first, at most 50.
 	Reactions []*ReactionSummary `protobuf:"bytes,9,rep,name=reactions,proto3" json:"reactions,omitempty"`
-	// Number of replies to it.
+	// Number of replies to the message.
 	Replies uint32 `protobuf:"varint,10,opt,name=replies,proto3" json:"replies,omitempty"`
-	// seq of the newest reply; 0 for none.
+	// seq of the newest reply; 0 if there is none.
 	LastReplySeq  uint64 `protobuf:"varint,11,opt,name=last_reply_seq,json=lastReplySeq,proto3" json:"last_reply_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2604,14 +2608,14 @@ func (x *MessageView) GetLastReplySeq() uint64 {
 	return 0
 }
 
-// ReactionSummary is how many users added one reaction to a message.
+// ReactionSummary is the number of users who added a reaction to a message.
 type ReactionSummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reaction.
 	Emoji string `protobuf:"bytes,1,opt,name=emoji,proto3" json:"emoji,omitempty"`
 	// Number of users.
 	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// The reader is one of them.
+	// The reader is one of these users.
 	Mine          bool `protobuf:"varint,3,opt,name=mine,proto3" json:"mine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2668,10 +2672,11 @@ func (x *ReactionSummary) GetMine() bool {
 	return false
 }
 
-// Forked means that the client's position is not on the server's log: the client is beyond its end, or has another event at
-// that seq, because the server was restored from a backup or lost events. No more events of the conversation are pushed on
-// this connection. The client finds the last common event by reading, drops the events after it, notifies the program, and
-// resumes from there with a new connection or by reading.
+// Forked means that the client's position is not on the server's log. Either the position is beyond the end of the
+// log, or the log has another event at that seq. This happens when the server was restored from a backup or lost
+// events. No more events of the conversation are pushed on this connection. The client finds the last common event by
+// reading, drops the events after it, and notifies the program. It resumes from there with a new connection or by
+// reading.
 type Forked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.

@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: runnel/conversation/v1/conversation.proto
 
-// The types that every part of Runnel shares: what a conversation is, what a user can ask of it (a command's body) and what
-// happened in it (an event). Everything here may be stored or hashed, so fields are only ever added.
+// Types that every part of Runnel shares: conversations, the actions of commands, and events. Everything in this file
+// may be stored or hashed, so fields are only ever added.
 
 package conversationv1
 
@@ -24,15 +24,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What sort of conversation it is. It never changes after creation.
+// The kind of a conversation. It never changes after creation.
 type Kind int32
 
 const (
 	// Not set; refused everywhere.
 	Kind_KIND_UNSPECIFIED Kind = 0
-	// Exactly two users, for as long as it exists.
+	// Exactly two users, who never change.
 	Kind_KIND_DIRECT Kind = 1
-	// Tracked delivery and receipts for every member.
+	// A group: delivery is tracked for every member, with receipts.
 	Kind_KIND_GROUP Kind = 2
 	// A large audience without receipts per member. Reserved: no command creates one yet.
 	Kind_KIND_CHANNEL Kind = 3
@@ -81,7 +81,7 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{0}
 }
 
-// What an event is about. It is part of the hashed header, so it stays readable after the content was erased.
+// The kind of an event. It is part of the hashed header, so it stays readable after the content was erased.
 type EventKind int32
 
 const (
@@ -166,7 +166,7 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{1}
 }
 
-// Why a request was refused. The catalogue with their meaning for clients is in package errcode.
+// Why a request was refused. Package errcode has the catalogue with the meaning of each code for clients.
 type ErrorCode int32
 
 const (
@@ -174,21 +174,21 @@ const (
 	ErrorCode_ERROR_CODE_UNSPECIFIED ErrorCode = 0
 	// A field breaks its rule; Error.field names it.
 	ErrorCode_ERROR_CODE_INVALID ErrorCode = 1
-	// The conversation does not exist, or the user is not a member of it: deliberately the same answer.
+	// The conversation does not exist, or the user is not a member of it. Both cases deliberately have the same answer.
 	ErrorCode_ERROR_CODE_NOT_FOUND ErrorCode = 2
-	// A member, but not allowed to do this.
+	// The user is a member, but not allowed to send this command.
 	ErrorCode_ERROR_CODE_FORBIDDEN ErrorCode = 3
 	// The object to be created already exists.
 	ErrorCode_ERROR_CODE_ALREADY_EXISTS ErrorCode = 4
 	// The command id was used before with another body.
 	ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT ErrorCode = 5
-	// The state does not allow it, for example adding a user who already is a member.
+	// The state of the conversation does not allow it. For example, a user to be added is already a member.
 	ErrorCode_ERROR_CODE_CONFLICT ErrorCode = 6
 	// A limit of the conversation is reached, for example its number of members.
 	ErrorCode_ERROR_CODE_LIMIT ErrorCode = 7
 	// Too many requests; try again after Error.retry_after_ms.
 	ErrorCode_ERROR_CODE_RATE_LIMITED ErrorCode = 8
-	// A part behind the gateway is unavailable; the outcome is unknown, try again with the same command id.
+	// A part behind the gateway is unavailable. The outcome is unknown; try again with the same command id.
 	ErrorCode_ERROR_CODE_UNAVAILABLE ErrorCode = 9
 	// The token is missing, forged, expired or not meant for this service.
 	ErrorCode_ERROR_CODE_UNAUTHENTICATED ErrorCode = 10
@@ -263,17 +263,17 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{2}
 }
 
-// Body is the action of a command, and of the event that it causes. The gateway that admits a command encodes its body
-// once, canonically; from then on the bytes are stored, hashed and forwarded unchanged, and decoded only to be interpreted.
-// A part that meets a field or an action that is newer than itself keeps the bytes.
+// Body contains the action of a command, and of the event that it causes. The gateway that admits a command encodes
+// its body once, canonically. After that the bytes are stored, hashed and forwarded unchanged, and decoded only to be
+// interpreted. A part that does not know a field or an action, because it is older, keeps the bytes.
 //
-// Canonical: fields by rising number, at every depth; fields at their implicit default left out; maps sorted by key;
-// repeated scalars packed; no field twice and none that the gateway does not know; text valid UTF-8. Floats and groups are
-// not used.
+// In the canonical form, fields are in rising order at every depth, fields with their implicit default are left out,
+// maps are sorted by key, and repeated scalars are packed. No field occurs twice, no field is unknown to the gateway,
+// and text is valid UTF-8. Floats and groups are not used.
 type Body struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one is set. Its number is the EventKind of the event that it causes. Actions have the numbers 1 to 999, fields
-	// beside the action 1000 and up. No number is ever reused.
+	// Exactly one is set. Its number is the EventKind of the event that it causes. Actions have the numbers 1 to 999,
+	// fields beside the action have 1000 and higher. No number is ever reused.
 	//
 	// Types that are valid to be assigned to Action:
 	//
@@ -469,7 +469,7 @@ type Body_React struct {
 }
 
 type Body_Erase struct {
-	// Erase content from the log. Only internal services may.
+	// Erase content from the log. Only internal services may send it.
 	Erase *Erase `protobuf:"bytes,10,opt,name=erase,proto3,oneof"`
 }
 
@@ -560,12 +560,13 @@ func (x *Create) GetMembers() []string {
 // Message is a message that a person or program wrote.
 type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Plain text, valid UTF-8, 1 to 8192 bytes, stored as it came. The only control characters allowed are tab, line feed and, from
-	// protocol level 2 on, carriage return. May be empty when metadata is set.
+	// Plain text, valid UTF-8, 1 to 8192 bytes, stored unchanged. The only allowed control characters are tab, line feed
+	// and, from protocol level 2 on, carriage return. It may be empty if metadata is set.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// seq of the message that this one replies to; 0 for none. Must be below the event's own seq.
 	ReplyTo uint64 `protobuf:"varint,2,opt,name=reply_to,json=replyTo,proto3" json:"reply_to,omitempty"`
-	// Free attributes for applications: at most 16, keys of 1 to 64 characters A-Z a-z 0-9 _ . -, values up to 1024 bytes of UTF-8.
+	// Attributes for applications: at most 16, with keys of 1 to 64 characters A-Z a-z 0-9 _ . -, and values of up to
+	// 1024 bytes of UTF-8.
 	Metadata      map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -625,7 +626,7 @@ func (x *Message) GetMetadata() map[string]string {
 // AddMembers adds users to a group.
 type AddMembers struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// User ids, 1 to 100, without repeats; none may be a member already.
+	// User ids, 1 to 100, without repeats. None of the users may be a member already.
 	Members       []string `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -668,10 +669,10 @@ func (x *AddMembers) GetMembers() []string {
 	return nil
 }
 
-// RemoveMember removes one user from a group. Only the group's owner may.
+// RemoveMember removes one user from a group. Only the group's owner may send it.
 type RemoveMember struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// User id of the member to remove; not the sender (that is Leave).
+	// User id of the member to remove. It must not be the sender, who uses Leave.
 	Member        string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -797,14 +798,14 @@ func (x *Rename) GetName() string {
 	return ""
 }
 
-// Edit replaces the content of a message. Only its sender may. The message that it replies to does not change.
+// Edit replaces the content of a message. Only the message's sender may send it. The message keeps its reply_to.
 type Edit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// seq of the message; not that of an edit of it.
+	// seq of the message itself, not of an edit.
 	Target uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
-	// The new text; the rules of Message.text.
+	// The new text; it follows the rules of Message.text.
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
-	// The new attributes; the rules of Message.metadata.
+	// The new attributes; they follow the rules of Message.metadata.
 	Metadata      map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -861,11 +862,11 @@ func (x *Edit) GetMetadata() map[string]string {
 	return nil
 }
 
-// Delete deletes a message for everyone: its content and that of its edits is erased from the store. Only its sender and
-// the owner of the group may.
+// Delete deletes a message for everyone: the content of the message and of its edits is erased from the store. Only
+// the message's sender and the owner of the group may send it.
 type Delete struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// seq of the message; not that of an edit of it.
+	// seq of the message itself, not of an edit.
 	Target        uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -972,15 +973,15 @@ func (x *React) GetRemove() bool {
 	return false
 }
 
-// Erase removes body and salt of events of this conversation that come before the erase event. Exactly one field is set.
-// Events that contain no content (joins, leaves, deletes) do not change.
+// Erase removes body and salt of events of this conversation that come before the erase event. Exactly one field is
+// set. Events without content (joins, leaves, deletes) do not change.
 type Erase struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// These events; 1 to 1000, rising.
+	// Erase these events; 1 to 1000 seqs, rising.
 	Seqs []uint64 `protobuf:"varint,1,rep,packed,name=seqs,proto3" json:"seqs,omitempty"`
-	// All events of this user.
+	// Erase all events of this user.
 	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
-	// All events with a time before this, Unix time in milliseconds.
+	// Erase all events with a time before this, Unix time in milliseconds.
 	BeforeMs      int64 `protobuf:"varint,3,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1043,7 +1044,7 @@ type Targets struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The seqs, in an order that the kind defines.
 	Seqs []uint64 `protobuf:"varint,1,rep,packed,name=seqs,proto3" json:"seqs,omitempty"`
-	// Users that the event makes members; only of a create, whose body may be erased.
+	// Users that the event makes members. Only set for a create, whose body may be erased.
 	Users         []string `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1093,8 +1094,8 @@ func (x *Targets) GetUsers() []string {
 	return nil
 }
 
-// Event is the committed outcome of a command: one numbered, hash-chained entry of a conversation's log. The client protocol
-// has a message of the same field numbers in which the body is decoded.
+// Event is the committed outcome of a command: one numbered, hash-chained entry of a conversation's log. The client
+// protocol has a message with the same field numbers and a decoded body.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation the event belongs to.
@@ -1105,17 +1106,17 @@ type Event struct {
 	TimeMs int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// User id of the sender.
 	Sender string `protobuf:"bytes,4,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Id of the command that caused it: a UUIDv7 in canonical lower-case form.
+	// Id of the command that caused the event: a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What the event is about; set even when the body was erased.
+	// Kind of the event; set even if the body was erased.
 	Kind EventKind `protobuf:"varint,6,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
-	// The bytes of the command's Body, unchanged. Empty when it was erased.
+	// The bytes of the command's Body, unchanged. Empty if the body was erased.
 	Body []byte `protobuf:"bytes,7,opt,name=body,proto3" json:"body,omitempty"`
 	// 16 to 32 random bytes that salt the commitment to the body. Empty when the body was erased.
 	Salt []byte `protobuf:"bytes,8,opt,name=salt,proto3" json:"salt,omitempty"`
 	// Commitment to salt and body, 32 bytes. Always set.
 	Commitment []byte `protobuf:"bytes,9,opt,name=commitment,proto3" json:"commitment,omitempty"`
-	// Hash of the event before it, 32 bytes; 32 zero bytes for seq 1.
+	// Hash of the previous event, 32 bytes; 32 zero bytes for seq 1.
 	PrevHash []byte `protobuf:"bytes,10,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
 	// Hash of this event's header, 32 bytes; see package chain for the encoding.
 	Hash []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
@@ -1248,7 +1249,7 @@ func (x *Event) GetHeaderExtra() []byte {
 	return nil
 }
 
-// Range is a stretch of seq numbers, both ends included.
+// Range is a stretch of seqs, inclusive.
 type Range struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First seq.
@@ -1385,12 +1386,13 @@ func (x *Cursor) GetReadTimeMs() int64 {
 	return 0
 }
 
-// Step is one step of a falling staircase: how many members' cursors are at this seq or beyond.
+// Step is one step of a falling staircase: the number of members whose cursor is at a seq or beyond.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of members whose cursor is at seq or beyond, including the event's sender once their own device has it.
+	// The seq.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	// Number of members whose cursor is at seq or beyond, the event's sender among them once their own device has it.
+	// Number of members whose cursor is at seq or beyond. The event's sender is included once the sender's own device
+	// has the event.
 	Members       uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1440,8 +1442,9 @@ func (x *Step) GetMembers() uint32 {
 	return 0
 }
 
-// Receipt reports to the members of a conversation how far it was delivered and read. It replaces the previous receipt.
-// "Delivered k of n" for the event seq: k is the members of the last step, in falling order, whose seq is not below it.
+// Receipt reports to the members of a conversation how far it was delivered and read. It replaces the previous
+// receipt. An event was delivered to the members of the last step, in falling order, whose seq is not below the
+// event's seq.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -1452,7 +1455,8 @@ type Receipt struct {
 	Delivered []*Step `protobuf:"bytes,3,rep,name=delivered,proto3" json:"delivered,omitempty"`
 	// Read cursors, highest seq first, at most 32 steps.
 	Read []*Step `protobuf:"bytes,4,rep,name=read,proto3" json:"read,omitempty"`
-	// Rises with every receipt of a conversation: an older one is dropped. It goes back with the log when that forks.
+	// Rises with every receipt of a conversation; a client drops an older receipt. If the log forks, it goes back with
+	// the log.
 	Version       int64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1523,12 +1527,12 @@ func (x *Receipt) GetVersion() int64 {
 	return 0
 }
 
-// Error is the only form of a refusal.
+// Error describes every refusal.
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The kind of refusal; programs decide by it.
+	// The reason as a code; programs decide by it.
 	Code ErrorCode `protobuf:"varint,1,opt,name=code,proto3,enum=runnel.conversation.v1.ErrorCode" json:"code,omitempty"`
-	// Text for a person: what is wrong and what to do next. Never contains content of messages or tokens.
+	// Text for people: the problem and what to do next. It never contains content of messages or tokens.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// Path of the invalid field, for example "submit.body.message.text"; empty when no single field is the cause.
 	Field string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
@@ -1596,21 +1600,21 @@ func (x *Error) GetRetryAfterMs() uint32 {
 	return 0
 }
 
-// Outcome is the result of a command: exactly one of committed or refused. An error with the code UNAVAILABLE means that
-// the outcome is not known: it is not a refusal.
+// Outcome is the result of a command, which is either committed or refused. An error with the code UNAVAILABLE is not
+// a refusal: it means that the result is not known.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation of the command. For a create, the id of the new conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Id of the command.
 	CommandId string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// seq of the event that it caused; 0 when refused.
+	// seq of the event that the command caused; 0 if the command was refused.
 	Seq uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Time of that event, Unix time in milliseconds; 0 when refused.
 	TimeMs int64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// True when the command had been committed before; this is its first outcome again.
+	// True if the command was already committed before; then this is its first outcome again.
 	Repeated bool `protobuf:"varint,5,opt,name=repeated,proto3" json:"repeated,omitempty"`
-	// Why it was refused; absent when it was committed.
+	// Why the command was refused; absent if it was committed.
 	Error         *Error `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

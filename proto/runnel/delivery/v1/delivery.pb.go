@@ -27,13 +27,13 @@ const (
 // SubmitRequest is a command of a user, sent by a service.
 type SubmitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// User on whose behalf the command is sent; must be a member, as if they had sent it.
+	// User on whose behalf the command is sent. The command needs the same membership as if this user had sent it.
 	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Conversation; empty exactly when the body is create.
 	ConversationId string `protobuf:"bytes,2,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// UUIDv7 in canonical lower-case form, kept for every retry.
 	CommandId string `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What to do.
+	// The action.
 	Body          *v1.Body `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -100,7 +100,7 @@ func (x *SubmitRequest) GetBody() *v1.Body {
 // SubmitResponse is the outcome.
 type SubmitResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Committed with its seq, or refused with its reason.
+	// The outcome: committed with its seq, or refused with its reason.
 	Outcome       *v1.Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -235,14 +235,14 @@ func (x *ListPartitionsResponse) GetPartitions() []*Partition {
 	return nil
 }
 
-// Partition is one partition as its owner sees it.
+// Partition is one partition, according to its owner.
 type Partition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	// The last committed stream sequence.
 	Watermark uint64 `protobuf:"varint,2,opt,name=watermark,proto3" json:"watermark,omitempty"`
-	// The stream's last sequence when last measured; the difference is the lag, in commands.
+	// The stream's last sequence at the last measurement. The difference to watermark is the lag, in commands.
 	StreamLast uint64 `protobuf:"varint,3,opt,name=stream_last,json=streamLast,proto3" json:"stream_last,omitempty"`
 	// "running", "starting", or "stopped: " and the reason.
 	State         string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
@@ -363,8 +363,8 @@ func (x *ExplainRequest) GetSeq() uint64 {
 	return 0
 }
 
-// ExplainResponse contains the worker's records. Memory is bounded: before remembers_since_ms, a missing record proves
-// nothing.
+// ExplainResponse contains the worker's records. Its memory is limited: before remembers_since_ms, a missing record
+// proves nothing.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The worker's name in leases.
@@ -375,11 +375,11 @@ type ExplainResponse struct {
 	Commit *Commit `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
 	// Conversation's partition.
 	Partition uint32 `protobuf:"varint,4,opt,name=partition,proto3" json:"partition,omitempty"`
-	// This worker owns the partition now.
+	// Whether this worker owns the partition now.
 	Owner bool `protobuf:"varint,5,opt,name=owner,proto3" json:"owner,omitempty"`
 	// When the event was republished after a takeover or a lost connection, Unix time in nanoseconds; 0 if it was not.
 	RepublishedNs int64 `protobuf:"varint,6,opt,name=republished_ns,json=republishedNs,proto3" json:"republished_ns,omitempty"`
-	// Cursor of each member that the worker has in memory, if it owns the partition.
+	// Cursors of the members that the worker has in memory, if it owns the partition.
 	Cursors       []*v1.Cursor `protobuf:"bytes,7,rep,name=cursors,proto3" json:"cursors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -464,20 +464,20 @@ func (x *ExplainResponse) GetCursors() []*v1.Cursor {
 	return nil
 }
 
-// Commit is the record of one event in a worker.
+// Commit is a worker's record of one event.
 type Commit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stream sequence of its command.
+	// Stream sequence of the event's command.
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// When the broker accepted the command, Unix time in nanoseconds.
 	AcceptedNs int64 `protobuf:"varint,2,opt,name=accepted_ns,json=acceptedNs,proto3" json:"accepted_ns,omitempty"`
 	// When the worker received the answer to the commit, Unix time in nanoseconds.
 	CommittedNs int64 `protobuf:"varint,3,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
-	// When the event was published to the gateways, Unix time in nanoseconds; 0 when that failed.
+	// When the event was published to the gateways, Unix time in nanoseconds; 0 if publishing failed.
 	PublishedNs int64 `protobuf:"varint,4,opt,name=published_ns,json=publishedNs,proto3" json:"published_ns,omitempty"`
-	// Number of commands in its batch.
+	// Number of commands in the batch with this command.
 	Batch uint32 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
-	// W3C trace context when it was sampled.
+	// W3C trace context; empty if the command was not sampled.
 	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -30,8 +30,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DeliveryService accepts commands from services. They are handled like a client's: through the partition's stream, in
-// order, once.
+// DeliveryService accepts commands from services. They are handled like a client's commands: through the partition's
+// stream, in order, once.
 type DeliveryServiceClient interface {
 	// Submit waits until the command is committed or refused, or the deadline passes. A passed deadline means that the
 	// outcome is unknown: call again with the same command id.
@@ -84,8 +84,8 @@ func (c *deliveryServiceClient) Explain(ctx context.Context, in *ExplainRequest,
 // All implementations must embed UnimplementedDeliveryServiceServer
 // for forward compatibility.
 //
-// DeliveryService accepts commands from services. They are handled like a client's: through the partition's stream, in
-// order, once.
+// DeliveryService accepts commands from services. They are handled like a client's commands: through the partition's
+// stream, in order, once.
 type DeliveryServiceServer interface {
 	// Submit waits until the command is committed or refused, or the deadline passes. A passed deadline means that the
 	// outcome is unknown: call again with the same command id.

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: runnel/gateway/v1/gateway.proto
 
-// Operators' queries to one gateway about its connections.
+// Operators' queries to one gateway.
 
 package gatewayv1
 
@@ -31,23 +31,23 @@ const (
 	StepKind_STEP_KIND_UNSPECIFIED StepKind = 0
 	// The event arrived on live.<conversation>.
 	StepKind_STEP_KIND_ROUTED StepKind = 1
-	// It was found missing: a later event arrived, or the store's head was beyond it.
+	// The event was found missing: a later event arrived, or the store's head was beyond it.
 	StepKind_STEP_KIND_MISSED StepKind = 2
-	// It was read from history for all subscribers in the room.
+	// The event was read from history for all subscribers in the room.
 	StepKind_STEP_KIND_GAP_FILLED StepKind = 3
-	// It was queued to the connection, whose position was right before it.
+	// The event was queued to the connection, whose position was directly before it.
 	StepKind_STEP_KIND_QUEUED StepKind = 4
 	// The connection was behind; the event was read from memory or history and queued.
 	StepKind_STEP_KIND_CAUGHT_UP StepKind = 5
-	// Everything queued so far was handed to the operating system.
+	// All bytes queued so far were handed to the operating system.
 	StepKind_STEP_KIND_WRITTEN StepKind = 6
-	// The client acknowledged it.
+	// The client acknowledged the event.
 	StepKind_STEP_KIND_ACKNOWLEDGED StepKind = 7
-	// It was not acknowledged in time and is sent again.
+	// The event was not acknowledged in time and is sent again.
 	StepKind_STEP_KIND_RETRIED StepKind = 8
-	// The user may not see it; the client was sent a hidden stretch.
+	// The user may not see the event; the client was sent a hidden stretch.
 	StepKind_STEP_KIND_HIDDEN StepKind = 9
-	// The client reported when it connected that it already had it.
+	// The client reported at connect that it already had the event.
 	StepKind_STEP_KIND_RESUMED_BEYOND StepKind = 10
 )
 
@@ -115,7 +115,7 @@ type ListConnectionsRequest struct {
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Only ids above this one.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of connections, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -177,7 +177,7 @@ type ListConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising id.
 	Connections []*Connection `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
-	// There are more.
+	// There are more connections.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -242,15 +242,15 @@ type Connection struct {
 	Client string `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
 	// Subprotocol.
 	Protocol string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	// When it was accepted, Unix time in milliseconds.
+	// When the connection was accepted, Unix time in milliseconds.
 	SinceMs int64 `protobuf:"varint,7,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
-	// Bytes waiting in its send queue.
+	// Number of bytes in the connection's send queue.
 	QueuedBytes uint64 `protobuf:"varint,8,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"`
-	// Number of conversations that it is subscribed to.
+	// Number of conversations to which the connection is subscribed.
 	Conversations uint32 `protobuf:"varint,9,opt,name=conversations,proto3" json:"conversations,omitempty"`
-	// When its token expires, Unix time in milliseconds; 0 for never.
+	// When the connection's token expires, Unix time in milliseconds; 0 for never.
 	TokenExpiresMs int64 `protobuf:"varint,10,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"`
-	// Display name of the user, as the token says (auth.name-claim); empty for none.
+	// Display name of the user in the token (auth.name-claim); empty if there is none.
 	Name          string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -366,7 +366,7 @@ func (x *Connection) GetName() string {
 // GetConnectionRequest names a connection.
 type GetConnectionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the connection.
 	ConnectionId  string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -414,7 +414,7 @@ type GetConnectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The connection.
 	Connection *Connection `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// Its position in each of its conversations, by rising id, at most 1000.
+	// The connection's position in each of its conversations, by rising id, at most 1000.
 	Standings     []*Standing `protobuf:"bytes,2,rep,name=standings,proto3" json:"standings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -469,7 +469,7 @@ type Standing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// The newest seq this gateway has seen.
+	// The newest seq that this gateway has received.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
 	// The last seq sent to this connection.
 	Sent uint64 `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
@@ -546,12 +546,12 @@ func (x *Standing) GetRetries() uint32 {
 	return 0
 }
 
-// DisconnectRequest names connections to close.
+// DisconnectRequest names the connections to close. Exactly one of connection_id and user_id is set.
 type DisconnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One connection; or
+	// Close this connection.
 	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
-	// all connections of one user.
+	// Close all connections of this user.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Ask the client not to reconnect by itself.
 	StayAway      bool `protobuf:"varint,3,opt,name=stay_away,json=stayAway,proto3" json:"stay_away,omitempty"`
@@ -656,10 +656,10 @@ func (x *DisconnectResponse) GetClosed() uint32 {
 	return 0
 }
 
-// ExplainRequest asks about one event on its way to one user.
+// ExplainRequest asks for the path of one event to one user.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// User who should have received it.
+	// User who should have received the event.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,2,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
@@ -720,8 +720,8 @@ func (x *ExplainRequest) GetSeq() uint64 {
 	return 0
 }
 
-// ExplainResponse contains the gateway's records. Memory is bounded: remembers_since_ms is how far back it reaches; before
-// that, a missing record proves nothing.
+// ExplainResponse contains the gateway's records. Its memory is limited: before remembers_since_ms, a missing record
+// proves nothing.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gateway's name.
@@ -736,7 +736,7 @@ type ExplainResponse struct {
 	Steps []*Step `protobuf:"bytes,5,rep,name=steps,proto3" json:"steps,omitempty"`
 	// The user's connections since connections_since_ms, oldest first, at most 100, with the steps of the event on each.
 	Trails []*Trail `protobuf:"bytes,6,rep,name=trails,proto3" json:"trails,omitempty"`
-	// Worker that committed the event, if it arrived live; empty when not known.
+	// Worker that committed the event, if the event arrived live; empty if not known.
 	Worker string `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
 	// When that worker received the answer to the commit, Unix time in nanoseconds; 0 when not known.
 	CommittedNs   int64 `protobuf:"varint,8,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
@@ -837,15 +837,15 @@ type Trail struct {
 	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	// Device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// When it was accepted, Unix time in milliseconds.
+	// When the connection was accepted, Unix time in milliseconds.
 	OpenedMs int64 `protobuf:"varint,3,opt,name=opened_ms,json=openedMs,proto3" json:"opened_ms,omitempty"`
-	// When it ended; 0 while it lives.
+	// When the connection ended; 0 while it lives.
 	ClosedMs int64 `protobuf:"varint,4,opt,name=closed_ms,json=closedMs,proto3" json:"closed_ms,omitempty"`
-	// WebSocket close code; 0 while it lives.
+	// WebSocket close code; 0 while the connection lives.
 	CloseCode uint32 `protobuf:"varint,5,opt,name=close_code,json=closeCode,proto3" json:"close_code,omitempty"`
-	// Reason of the close, by the catalogue of close codes.
+	// Name of the close code in the catalogue.
 	CloseReason string `protobuf:"bytes,6,opt,name=close_reason,json=closeReason,proto3" json:"close_reason,omitempty"`
-	// Whether it was last subscribed to the conversation, and its position then.
+	// The connection's last position in the conversation; absent if it was not subscribed to it.
 	Standing *Standing `protobuf:"bytes,7,opt,name=standing,proto3" json:"standing,omitempty"`
 	// Steps on this connection, oldest first, at most 100.
 	Steps         []*Step `protobuf:"bytes,8,rep,name=steps,proto3" json:"steps,omitempty"`
@@ -939,12 +939,12 @@ func (x *Trail) GetSteps() []*Step {
 	return nil
 }
 
-// Step is one step of a stretch of events.
+// Step is one step in the delivery of a stretch of events.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind.
 	Kind StepKind `protobuf:"varint,1,opt,name=kind,proto3,enum=runnel.gateway.v1.StepKind" json:"kind,omitempty"`
-	// When, Unix time in nanoseconds by the gateway's clock.
+	// Time of the step, Unix time in nanoseconds by the gateway's clock.
 	TimeNs int64 `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	// First seq of the stretch.
 	First uint64 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
@@ -1052,19 +1052,19 @@ func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
 // GetGatewayResponse describes a gateway.
 type GetGatewayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name, new with every start.
+	// Name of the gateway, new with every start.
 	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// When it started, Unix time in milliseconds.
+	// When the gateway started, Unix time in milliseconds.
 	StartedMs int64 `protobuf:"varint,2,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	// Live connections.
+	// Number of live connections.
 	Connections uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
-	// Users that have one.
+	// Number of users with a live connection.
 	Users uint32 `protobuf:"varint,4,opt,name=users,proto3" json:"users,omitempty"`
 	// Number of conversations with a subscription on this gateway.
 	Conversations uint32 `protobuf:"varint,5,opt,name=conversations,proto3" json:"conversations,omitempty"`
-	// Bytes waiting in send queues.
+	// Number of bytes in all send queues.
 	QueuedBytes uint64 `protobuf:"varint,6,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"`
-	// It is being stopped.
+	// The gateway is being stopped.
 	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	// Version of the program.
 	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`

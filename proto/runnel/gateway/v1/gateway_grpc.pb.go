@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: runnel/gateway/v1/gateway.proto
 
-// Operators' queries to one gateway about its connections.
+// Operators' queries to one gateway.
 
 package gatewayv1
 

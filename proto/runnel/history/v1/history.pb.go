@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: runnel/history/v1/history.proto
 
-// The store: appended to by delivery workers, read by gateways and services. It knows neither NATS nor connections.
+// The store. Delivery workers append to it; gateways and services read it. It does not use NATS or client connections.
 
 package historyv1
 
@@ -27,11 +27,13 @@ const (
 // Watermark is the position in a partition's stream up to which every outcome is committed.
 type Watermark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identity of the stream the position belongs to: its creation time, Unix time in nanoseconds, as decimal digits. Empty before the first append.
+	// Identity of the stream that the position belongs to: its creation time, Unix time in nanoseconds, as decimal
+	// digits. Empty before the first append.
 	Stream string `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
-	// Stream sequence; 0 for none.
+	// Stream sequence; 0 before the first append.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The broker's time of that message, Unix time in nanoseconds; it reveals a stream that lost its tail and grew again.
+	// The broker's time of the message at sequence, Unix time in nanoseconds. It reveals that a stream lost its last
+	// messages and grew again.
 	TimeNs int64 `protobuf:"varint,3,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	// The epoch that the position belongs to; 0 before the first append. The store assigns it.
 	Epoch         uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -100,7 +102,7 @@ func (x *Watermark) GetEpoch() uint64 {
 // Position is the place of a command in a partition's stream: it rises strictly within a partition and never repeats.
 type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Rises when the stream is replaced, loses its tail, or the database is restored.
+	// Rises when the stream is replaced or loses its last messages, or when the database is restored.
 	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Stream sequence.
 	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
@@ -152,19 +154,19 @@ func (x *Position) GetSequence() uint64 {
 	return 0
 }
 
-// Refusal is a command that was refused. It is kept for 10 minutes of stream time so that no later copy of the command is
+// Refusal is a refused command. It is kept for 10 minutes of stream time, so that no later copy of the command is
 // committed.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The command.
 	Command *CommandKey `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
-	// Its attempt.
+	// Attempt of the refused copy.
 	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// Commitment to its salt and body, 32 bytes.
+	// Commitment to salt and body of the refused copy, 32 bytes.
 	Commitment []byte `protobuf:"bytes,3,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	// The error that was returned.
 	Error *v1.Error `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	// When the broker accepted it, Unix time in milliseconds.
+	// When the broker accepted the refused copy, Unix time in milliseconds.
 	TimeMs        int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -235,11 +237,11 @@ func (x *Refusal) GetTimeMs() int64 {
 	return 0
 }
 
-// Effect is a change that an event makes to rows other than its own. The kinds of events compute effects; the store carries
-// them out in the given order, in the transaction of the append, and knows no kinds.
+// Effect is a change that an event makes to rows other than its own. The rules of the event's kind compute the
+// effects. The store carries them out in the given order, in the transaction of the append, without knowing the kinds.
 type Effect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Index in AppendRequest.events of the event that causes it.
+	// Index in AppendRequest.events of the event that causes the effect.
 	Event uint32 `protobuf:"varint,1,opt,name=event,proto3" json:"event,omitempty"`
 	// Exactly one is set.
 	//
@@ -384,7 +386,7 @@ type Effect_CreateConversation struct {
 }
 
 type Effect_SetName struct {
-	// Set its name.
+	// Set the conversation's name.
 	SetName *SetName `protobuf:"bytes,3,opt,name=set_name,json=setName,proto3,oneof"`
 }
 
@@ -480,16 +482,16 @@ func (x *CreateConversation) GetKind() v1.Kind {
 	return v1.Kind(0)
 }
 
-// SetName sets the name of a conversation: the name in the event, or the one that is left after an erasure.
+// SetName sets the name of a conversation: to the name in the event, or after an erasure to the remaining name.
 type SetName struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// seq of the event that set the name; its sender and its time follow. They are also set for an erased name.
+	// seq of the event that set the name. seq, sender and time_ms are also set for an erased name.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	// Sender of that event.
+	// Sender of the event that set the name.
 	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Time of that event.
+	// Time of the event that set the name.
 	TimeMs        int64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -645,20 +647,20 @@ func (x *EndMembership) GetUserId() string {
 	return ""
 }
 
-// MessageRow is the view row of a message. A message has none until it is first edited, deleted or answered.
+// MessageRow is the view row of a message. A message has no view row until it is first edited, deleted or replied to.
 type MessageRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the message.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	// seq of the newest edit; 0 for none.
+	// seq of the newest edit; 0 if there is none.
 	EditSeq uint64 `protobuf:"varint,2,opt,name=edit_seq,json=editSeq,proto3" json:"edit_seq,omitempty"`
-	// Time of the newest edit; 0 for none.
+	// Time of the newest edit; 0 if there is none.
 	EditTimeMs int64 `protobuf:"varint,3,opt,name=edit_time_ms,json=editTimeMs,proto3" json:"edit_time_ms,omitempty"`
-	// seq of the event that deleted it; 0 for none.
+	// seq of the event that deleted the message; 0 if it was not deleted.
 	DeletedSeq uint64 `protobuf:"varint,4,opt,name=deleted_seq,json=deletedSeq,proto3" json:"deleted_seq,omitempty"`
-	// Number of replies to it.
+	// Number of replies to the message.
 	Replies uint32 `protobuf:"varint,5,opt,name=replies,proto3" json:"replies,omitempty"`
-	// seq of the newest reply.
+	// seq of the newest reply; 0 if there is none.
 	LastReplySeq  uint64 `protobuf:"varint,6,opt,name=last_reply_seq,json=lastReplySeq,proto3" json:"last_reply_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -745,7 +747,7 @@ type Reaction struct {
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// The reaction.
 	Emoji string `protobuf:"bytes,3,opt,name=emoji,proto3" json:"emoji,omitempty"`
-	// seq of the event that added it.
+	// seq of the event that added the reaction.
 	Seq           uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -814,7 +816,7 @@ type DropReactions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the message.
 	Target uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
-	// Only the one that this event added; 0 for all.
+	// Only the reaction that this event added; 0 for all reactions.
 	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -864,17 +866,17 @@ func (x *DropReactions) GetSeq() uint64 {
 	return 0
 }
 
-// EraseEvents removes body and salt of events of the conversation, keeps their commitment, and removes the reactions that
-// they added. Of seqs, sender and before_ms at least one is set; an event must match all that are set.
+// EraseEvents removes body and salt of events of the conversation, keeps their commitment, and removes the reactions
+// that they added. At least one of seqs, sender and before_ms is set. An event is erased if it matches all set fields.
 type EraseEvents struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Events with these seqs.
+	// Only events with these seqs.
 	Seqs []uint64 `protobuf:"varint,1,rep,packed,name=seqs,proto3" json:"seqs,omitempty"`
-	// Events of this sender.
+	// Only events of this sender.
 	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Events with a time before this, Unix time in milliseconds.
+	// Only events with a time before this, Unix time in milliseconds.
 	BeforeMs int64 `protobuf:"varint,3,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
-	// With seqs: also the events whose first target is one of them.
+	// With seqs: also events whose first target is one of seqs.
 	Targeting bool `protobuf:"varint,4,opt,name=targeting,proto3" json:"targeting,omitempty"`
 	// Only events of these kinds.
 	Kinds []v1.EventKind `protobuf:"varint,5,rep,packed,name=kinds,proto3,enum=runnel.conversation.v1.EventKind" json:"kinds,omitempty"`
@@ -959,9 +961,9 @@ func (x *EraseEvents) GetBelow() uint64 {
 // DeadLetter is a command that could not be applied.
 type DeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its stream sequence.
+	// Stream sequence of the command.
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Why it became a dead letter.
+	// Why the command became a dead letter.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The payload of the stream message, unchanged, at most the broker's message limit.
 	Payload       []byte `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
@@ -1025,22 +1027,24 @@ type AppendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition, 0 to the number of partitions - 1.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The watermark on which the batch is based; its stream, epoch and sequence must equal the stored ones.
+	// The watermark on which the batch is based. Its stream, epoch and sequence must equal those of the stored
+	// watermark.
 	Expected *Watermark `protobuf:"bytes,2,opt,name=expected,proto3" json:"expected,omitempty"`
 	// The watermark after the batch.
 	Next *Watermark `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
-	// Events, per conversation in rising seq following its stored head. May be empty (a batch of refusals).
+	// Events; per conversation, the seqs rise and follow the stored head. May be empty (a batch of refusals).
 	Events []*v1.Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	// Dead letters of this batch.
 	DeadLetters []*DeadLetter `protobuf:"bytes,5,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
-	// Stream sequence of each event's command, by index; rising, above expected unless an epoch begins, and at most next.
+	// Stream sequence of each event's command, by index. They rise, are at most next, and are above expected unless an
+	// epoch begins.
 	Sequences []uint64 `protobuf:"varint,6,rep,packed,name=sequences,proto3" json:"sequences,omitempty"`
 	// Changes that the events make to other rows.
 	Effects []*Effect `protobuf:"bytes,7,rep,name=effects,proto3" json:"effects,omitempty"`
 	// Commands that this batch refuses.
 	Refusals []*Refusal `protobuf:"bytes,8,rep,name=refusals,proto3" json:"refusals,omitempty"`
-	// The watermark belongs to a stream that was replaced or rewound: next begins a new epoch. The first append of a partition
-	// begins one as well.
+	// The expected watermark belongs to a stream that was replaced or rewound, so next begins a new epoch. The first
+	// append of a partition also begins an epoch.
 	BeginEpoch    bool `protobuf:"varint,9,opt,name=begin_epoch,json=beginEpoch,proto3" json:"begin_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1142,9 +1146,10 @@ func (x *AppendRequest) GetBeginEpoch() bool {
 // AppendResponse reports whether the batch was committed.
 type AppendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// If empty, the batch is committed. Otherwise nothing is: these commands of the batch had been committed before.
+	// If it is empty, the batch was committed. Otherwise nothing was committed, because these commands of the batch had
+	// been committed before.
 	Duplicates []*Duplicate `protobuf:"bytes,1,rep,name=duplicates,proto3" json:"duplicates,omitempty"`
-	// The epoch of the watermark after the batch; 0 when nothing was committed.
+	// The epoch of the watermark after the batch; 0 if nothing was committed.
 	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1199,7 +1204,7 @@ type Duplicate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Index in AppendRequest.events.
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// The event that it caused the first time.
+	// The event of the command's first commit.
 	First         *v1.Event `protobuf:"bytes,2,opt,name=first,proto3" json:"first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1298,9 +1303,9 @@ func (x *GetWatermarkRequest) GetPartition() uint32 {
 // GetWatermarkResponse is the watermark of a partition.
 type GetWatermarkResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its watermark.
+	// Watermark of the partition.
 	Watermark *Watermark `protobuf:"bytes,1,opt,name=watermark,proto3" json:"watermark,omitempty"`
-	// The watermark in the last backup; absent when none was ever marked.
+	// The watermark in the last backup; absent if no backup was ever marked.
 	Backup        *Watermark `protobuf:"bytes,2,opt,name=backup,proto3" json:"backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1353,13 +1358,14 @@ func (x *GetWatermarkResponse) GetBackup() *Watermark {
 // LeaseRequest is a worker's sign of life, sent about every quarter of ttl_ms.
 type LeaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The worker: unique for each start of a process.
+	// Name of the worker, unique for each start of a process.
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	// How long its leases last from now, in milliseconds.
+	// Duration of the worker's leases from now, in milliseconds.
 	TtlMs uint32 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	// Partitions that it has stopped working on and releases.
+	// Partitions on which the worker has stopped working and that it releases.
 	Release []uint32 `protobuf:"varint,3,rep,packed,name=release,proto3" json:"release,omitempty"`
-	// The worker is stopping: assign it nothing, do not count it, and release all listed partitions.
+	// The worker is stopping: it gets no further partitions, does not count towards the shares, and releases all listed
+	// partitions.
 	Stopping      bool `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1426,14 +1432,16 @@ func (x *LeaseRequest) GetStopping() bool {
 // LeaseResponse lists the partitions that the worker owns for ttl_ms from now.
 type LeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Partitions that it owns, rising.
+	// Partitions that the worker owns, rising.
 	Held []uint32 `protobuf:"varint,1,rep,packed,name=held,proto3" json:"held,omitempty"`
-	// How many partitions this worker should own at most, so that all live workers have equal shares to within one; it
-	// releases those above, one by one. Partitions pinned to it count; those that it must hand over do not.
+	// Maximum number of partitions that this worker should own, so that the shares of all live workers differ by at most
+	// one. The worker releases partitions above it, one by one. Partitions pinned to the worker count; partitions that
+	// it must hand over do not.
 	Share uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
-	// Partitions among held that an operator moved to another live worker: release them now.
+	// Partitions in held that an operator moved to another live worker; the worker must release them now.
 	HandOver []uint32 `protobuf:"varint,3,rep,packed,name=hand_over,json=handOver,proto3" json:"hand_over,omitempty"`
-	// Partitions among held that an operator moved here: partitions above the share are released from the others first.
+	// Partitions in held that an operator moved to this worker. A worker above its share releases other partitions
+	// first.
 	Pinned        []uint32 `protobuf:"varint,4,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1543,7 +1551,7 @@ func (x *GetConversationsRequest) GetConversationIds() []string {
 	return nil
 }
 
-// GetConversationsResponse contains the states of those that exist.
+// GetConversationsResponse contains the states of the requested conversations that exist.
 type GetConversationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In no particular order.
@@ -1608,7 +1616,7 @@ type ConversationState struct {
 	Members []*Member `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
 	// The event that set the name, its sender and its time.
 	NameSource *SetName `protobuf:"bytes,8,opt,name=name_source,json=nameSource,proto3" json:"name_source,omitempty"`
-	// Users whose last membership was ended by somebody else, newest first, at most 2000.
+	// Users whose last membership was ended by another user, newest first, at most 2000.
 	Removed       []*Removal `protobuf:"bytes,9,rep,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1707,12 +1715,12 @@ func (x *ConversationState) GetRemoved() []*Removal {
 	return nil
 }
 
-// Removal is the end of a user's last membership by somebody else.
+// Removal is the end of a user's last membership by another user.
 type Removal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// seq of the event that ended it.
+	// seq of the event that ended the membership.
 	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1765,9 +1773,9 @@ func (x *Removal) GetSeq() uint64 {
 // Member is a current member.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// seq of the event that made the user a member this time.
+	// seq of the event that began the present membership.
 	JoinedSeq uint64 `protobuf:"varint,1,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
-	// The user, and how far they have received and read.
+	// The user's cursor: how far the user has received and read.
 	Cursor        *v1.Cursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1870,7 +1878,7 @@ type CommandKey struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// User who sent it.
 	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Its id.
+	// Id of the command.
 	CommandId     string `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1927,7 +1935,7 @@ func (x *CommandKey) GetCommandId() string {
 	return ""
 }
 
-// FindCommandsResponse contains the events of those that were committed.
+// FindCommandsResponse contains the events of the requested commands that were committed.
 type FindCommandsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In no particular order.
@@ -1978,14 +1986,14 @@ type ReadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Return only events that this user may see: from joining up to and including the one that ended the membership. Empty
-	// returns all; gateways must name a viewer.
+	// Return only events that this user may see: from the event that began a membership to the event that ended it,
+	// inclusive. If it is empty, all events are returned; gateways must name a viewer.
 	Viewer string `protobuf:"bytes,2,opt,name=viewer,proto3" json:"viewer,omitempty"`
-	// Rising order: only seq above this one.
+	// Rising order: only events above this seq.
 	After uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
-	// Falling order: only seq below this one; 0 begins at the newest.
+	// Falling order: only events below this seq; 0 begins at the newest.
 	Before uint64 `protobuf:"varint,4,opt,name=before,proto3" json:"before,omitempty"`
-	// At most this many events, 1 to 1000; 0 for 100. A page also ends at about 1 MiB.
+	// Maximum number of events, 1 to 1000; 0 for 100. A page also ends at about 1 MiB.
 	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Falling order instead of rising.
 	Backward      bool `protobuf:"varint,6,opt,name=backward,proto3" json:"backward,omitempty"`
@@ -2070,14 +2078,14 @@ type ReadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the requested order, contiguous except for the hidden ranges.
 	Events []*v1.Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Stretches inside this page, rising, that the viewer may not see. With events they cover everything from the first
-	// to the last seq of the page without a hole.
+	// Stretches in this page, rising, that the viewer may not see. Events and hidden stretches together cover the page
+	// from its first to its last seq without a hole.
 	Hidden []*v1.Range `protobuf:"bytes,2,rep,name=hidden,proto3" json:"hidden,omitempty"`
-	// The newest seq that the viewer may see (for a current member: of the conversation).
+	// The newest seq that the viewer may see. For a present member it is the head of the conversation.
 	Head uint64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
-	// There is more in this direction.
+	// There are more events in this direction.
 	More bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
-	// The viewer is a member now.
+	// Whether the viewer is a member now.
 	Member        bool `protobuf:"varint,5,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2155,9 +2163,9 @@ type ListConversationsRequest struct {
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Only ids above this one.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of conversations, 1 to 1000; 0 for 100.
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Only these, at most 1000; empty for all.
+	// Only these conversations, at most 1000; empty for all.
 	ConversationIds []string `protobuf:"bytes,4,rep,name=conversation_ids,json=conversationIds,proto3" json:"conversation_ids,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2226,10 +2234,10 @@ type ListConversationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising id.
 	Conversations []*Summary `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty"`
-	// There are more.
+	// There are more conversations.
 	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
-	// Tokens of this user issued at or before this time are refused, Unix time in milliseconds; 0 when none were revoked.
-	// It comes with the list because every connection needs both.
+	// Tokens of this user issued at or before this time are refused, Unix time in milliseconds; 0 if no tokens were
+	// revoked. It is part of this response because every connection needs both.
 	RevokedBeforeMs int64 `protobuf:"varint,3,opt,name=revoked_before_ms,json=revokedBeforeMs,proto3" json:"revoked_before_ms,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2496,14 +2504,14 @@ func (x *FindMembershipsResponse) GetMemberships() []*NewestMembership {
 	return nil
 }
 
-// NewestMembership is a user's present membership of a conversation, or the last one that has ended.
+// NewestMembership is a user's present membership of a conversation, or the last ended one.
 type NewestMembership struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// seq of the event that began it.
+	// seq of the event that began the membership.
 	JoinedSeq uint64 `protobuf:"varint,2,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
-	// seq of the event that ended it; 0 while it lasts.
+	// seq of the event that ended the membership; 0 while it lasts.
 	LeftSeq       uint64 `protobuf:"varint,3,opt,name=left_seq,json=leftSeq,proto3" json:"left_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2762,12 +2770,12 @@ func (x *CompareMembershipsRequest) GetSinceMs() int64 {
 	return 0
 }
 
-// KnownMemberships is what the caller knows of a user.
+// KnownMemberships describes the memberships of a user that the caller knows.
 type KnownMemberships struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The digest that an earlier call returned; 0 for none.
+	// The digest that an earlier call returned; 0 if there was none.
 	Digest        uint64 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2817,7 +2825,7 @@ func (x *KnownMemberships) GetDigest() uint64 {
 	return 0
 }
 
-// CompareMembershipsResponse contains the users whose digest is another one.
+// CompareMembershipsResponse contains the users whose digest differs.
 type CompareMembershipsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising user id.
@@ -2877,11 +2885,11 @@ type ChangedMemberships struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Digest of all memberships of the user, those that have ended included. Never 0.
+	// Digest of all memberships of the user, including ended ones. Never 0.
 	Digest uint64 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	// Those that began or ended since since_ms, by conversation and joined_seq. At most 1000.
+	// Memberships that began or ended since since_ms, by conversation and joined_seq. At most 1000.
 	Memberships []*Membership `protobuf:"bytes,3,rep,name=memberships,proto3" json:"memberships,omitempty"`
-	// There are more: ListConversations returns the present ones.
+	// There are more changed memberships: read the present ones with ListConversations.
 	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2950,9 +2958,9 @@ type Membership struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// seq of the event that began it.
+	// seq of the event that began the membership.
 	JoinedSeq uint64 `protobuf:"varint,2,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
-	// seq of the event that ended it; 0 while it lasts.
+	// seq of the event that ended the membership; 0 while it lasts.
 	LeftSeq       uint64 `protobuf:"varint,3,opt,name=left_seq,json=leftSeq,proto3" json:"left_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3016,9 +3024,9 @@ type ListMembersRequest struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Answer only if this user is a member now. Empty answers always; gateways must name a viewer.
 	Viewer string `protobuf:"bytes,2,opt,name=viewer,proto3" json:"viewer,omitempty"`
-	// Only user ids above this one.
+	// Only members with a user id above this one.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of members, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3087,7 +3095,7 @@ type ListMembersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising user id.
 	Members []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	// There are more.
+	// There are more members.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3183,7 +3191,7 @@ func (x *HeadsRequest) GetConversationIds() []string {
 	return nil
 }
 
-// HeadsResponse contains the heads of those that exist.
+// HeadsResponse contains the heads of the requested conversations that exist.
 type HeadsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In no particular order.
@@ -3236,7 +3244,7 @@ type Head struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// The newest seq.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	// Its hash.
+	// Hash of the newest event.
 	HeadHash      []byte `protobuf:"bytes,3,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3344,7 +3352,7 @@ type CursorUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// The new values; each part only moves forward, together with its time.
+	// The new values. delivered_seq and read_seq only move forward, each together with its time.
 	Cursor        *v1.Cursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3434,11 +3442,11 @@ func (*SaveCursorsResponse) Descriptor() ([]byte, []int) {
 // ListDeadLettersRequest asks for a page.
 type ListDeadLettersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only of this partition; absent for all.
+	// Only dead letters of this partition; absent for all partitions.
 	Partition *uint32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
 	// Only ids above this one; empty to begin.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of dead letters, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3500,7 +3508,7 @@ type ListDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising id, payloads left out.
 	DeadLetters []*StoredDeadLetter `protobuf:"bytes,1,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
-	// There are more.
+	// There are more dead letters.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3553,15 +3561,16 @@ func (x *ListDeadLettersResponse) GetMore() bool {
 // StoredDeadLetter is a dead letter in the store.
 type StoredDeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "<partition>-<stream>-<sequence>", partition and sequence padded so that ids sort as their parts do.
+	// "<partition>-<stream>-<sequence>". Partition and sequence are padded, so that ids sort by partition, stream and
+	// sequence.
 	DeadLetterId string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Identity of the stream that it came from, as in Watermark.
+	// Identity of the stream that contained the command, as in Watermark.
 	Stream string `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Sequence, reason and payload.
 	Letter *DeadLetter `protobuf:"bytes,4,opt,name=letter,proto3" json:"letter,omitempty"`
-	// When it became a dead letter, by the store's clock, Unix time in milliseconds; 0 when not known.
+	// When the command became a dead letter, by the store's clock, Unix time in milliseconds; 0 if not known.
 	TimeMs int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// Size of the payload in bytes, even if the payload is left out.
 	PayloadBytes  uint64 `protobuf:"varint,6,opt,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"`
@@ -3644,7 +3653,7 @@ func (x *StoredDeadLetter) GetPayloadBytes() uint64 {
 // GetDeadLetterRequest names a dead letter.
 type GetDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the dead letter.
 	DeadLetterId  string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3736,7 +3745,7 @@ func (x *GetDeadLetterResponse) GetDeadLetter() *StoredDeadLetter {
 // DropDeadLetterRequest names a dead letter.
 type DropDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// Id of the dead letter.
 	DeadLetterId  string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3816,7 +3825,7 @@ func (*DropDeadLetterResponse) Descriptor() ([]byte, []int) {
 	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
 }
 
-// ListLeasesRequest asks for all.
+// ListLeasesRequest has no parameters.
 type ListLeasesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3908,12 +3917,12 @@ func (x *ListLeasesResponse) GetLeases() []*PartitionLease {
 	return nil
 }
 
-// Worker is a delivery worker as the store sees it.
+// Worker is a delivery worker, according to the store.
 type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// Name of the worker.
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	// How much longer its sign of life is valid, in milliseconds.
+	// How much longer the worker's sign of life is valid, in milliseconds.
 	LiveForMs     int64 `protobuf:"varint,2,opt,name=live_for_ms,json=liveForMs,proto3" json:"live_for_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3970,9 +3979,9 @@ type PartitionLease struct {
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	// The current or last owner; empty if there was none.
 	Worker string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
-	// How long the lease lasts from now, in milliseconds; 0 or less when it has expired.
+	// Remaining duration of the lease, in milliseconds; 0 or less if it has expired.
 	LiveForMs int64 `protobuf:"varint,3,opt,name=live_for_ms,json=liveForMs,proto3" json:"live_for_ms,omitempty"`
-	// The worker that should own it, as an operator requested; empty for any.
+	// Worker that should own the partition at an operator's request; empty if there is no request.
 	Wanted string `protobuf:"bytes,4,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	// Watermark of the partition.
 	Watermark     *Watermark `protobuf:"bytes,5,opt,name=watermark,proto3" json:"watermark,omitempty"`
@@ -4183,7 +4192,7 @@ func (x *RevokeUserRequest) GetUserId() string {
 	return ""
 }
 
-// RevokeUserResponse is the revocation in force.
+// RevokeUserResponse contains the revocation in force.
 type RevokeUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tokens issued at or before this time are refused, Unix time in milliseconds by the store's clock.
@@ -4232,7 +4241,7 @@ func (x *RevokeUserResponse) GetBeforeMs() int64 {
 // GetRevocationsRequest asks for new revocations.
 type GetRevocationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only revocations after this time, for example that of the last one in the previous answer; 0 for all.
+	// Only revocations after this time, for example the time of the last one in the previous answer; 0 for all.
 	SinceMs int64 `protobuf:"varint,1,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
 	// Only revocations of this user; empty for all.
 	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -4287,9 +4296,9 @@ func (x *GetRevocationsRequest) GetUserId() string {
 // GetRevocationsResponse contains revocations, oldest first, at most 1000.
 type GetRevocationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Users with the time in force.
+	// Users with the time of their revocation in force.
 	Revocations []*Revocation `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
-	// There are more: ask again with the time of the last one.
+	// There are more revocations: ask again with the time of the last one.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4394,7 +4403,7 @@ func (x *Revocation) GetBeforeMs() int64 {
 	return 0
 }
 
-// GetFactsRequest names the facts that are needed.
+// GetFactsRequest names the required facts.
 type GetFactsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1000.
@@ -4440,14 +4449,14 @@ func (x *GetFactsRequest) GetNeeds() []*Need {
 	return nil
 }
 
-// Need names a message, and a user whose reactions to it are needed.
+// Need identifies a message, and a user whose reactions to it are required.
 type Need struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// seq of the message.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	// With the reactions of this user; empty for none.
+	// Also return the reactions of this user; empty for no reactions.
 	UserId        string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4507,7 +4516,7 @@ func (x *Need) GetUserId() string {
 // GetFactsResponse contains the facts that exist.
 type GetFactsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order of the needs; those that do not exist are left out.
+	// In the order of the needs. Facts that do not exist are left out.
 	Facts         []*Fact `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4550,20 +4559,20 @@ func (x *GetFactsResponse) GetFacts() []*Fact {
 	return nil
 }
 
-// Fact is what the rules may know about a message.
+// Fact contains the data about a message that the rules may use.
 type Fact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Index in GetFactsRequest.needs.
 	Need uint32 `protobuf:"varint,1,opt,name=need,proto3" json:"need,omitempty"`
 	// Kind of the event.
 	Kind v1.EventKind `protobuf:"varint,2,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
-	// Its sender.
+	// Sender of the event.
 	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Its time.
+	// Time of the event, Unix time in milliseconds.
 	TimeMs int64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// Its body was erased.
+	// The body of the event was erased.
 	Erased bool `protobuf:"varint,5,opt,name=erased,proto3" json:"erased,omitempty"`
-	// Its view row; absent when it has none.
+	// View row of the message; absent if the message has none.
 	Row *MessageRow `protobuf:"bytes,6,opt,name=row,proto3" json:"row,omitempty"`
 	// Reactions of the user in need, by rising seq.
 	Reactions     []*Reaction `protobuf:"bytes,7,rep,name=reactions,proto3" json:"reactions,omitempty"`
@@ -4655,13 +4664,13 @@ type ReadMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// The reader; must be a member.
+	// The reader, who must be a member.
 	Viewer string `protobuf:"bytes,2,opt,name=viewer,proto3" json:"viewer,omitempty"`
-	// Rising order: only seq above this one.
+	// Rising order: only messages above this seq.
 	After uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
-	// Falling order: only seq below this one; 0 begins at the newest.
+	// Falling order: only messages below this seq; 0 begins at the newest.
 	Before uint64 `protobuf:"varint,4,opt,name=before,proto3" json:"before,omitempty"`
-	// At most this many, 1 to 200; 0 for 50. A page also ends at about 1 MiB.
+	// Maximum number of messages, 1 to 200; 0 for 50. A page also ends at about 1 MiB.
 	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Falling order instead of rising.
 	Backward bool `protobuf:"varint,6,opt,name=backward,proto3" json:"backward,omitempty"`
@@ -4750,14 +4759,14 @@ func (x *ReadMessagesRequest) GetKinds() []v1.EventKind {
 	return nil
 }
 
-// ReadMessagesResponse is a page, from one snapshot.
+// ReadMessagesResponse is a page of messages, from one snapshot.
 type ReadMessagesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the requested order.
 	Messages []*StoredMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
 	// The conversation's newest seq.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	// There is more in this direction.
+	// There are more messages in this direction.
 	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4817,11 +4826,11 @@ func (x *ReadMessagesResponse) GetMore() bool {
 // StoredMessage is a message with its rows.
 type StoredMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The event that sent it.
+	// The event of the message itself.
 	Event *v1.Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
-	// The event of the newest edit; absent when it was not edited.
+	// The event of the newest edit; absent if the message was not edited.
 	Edit *v1.Event `protobuf:"bytes,2,opt,name=edit,proto3" json:"edit,omitempty"`
-	// Its view row; absent when it has none.
+	// View row of the message; absent if the message has none.
 	Row *MessageRow `protobuf:"bytes,3,opt,name=row,proto3" json:"row,omitempty"`
 	// Reactions, most frequent first, at most 50.
 	Reactions     []*ReactionCount `protobuf:"bytes,4,rep,name=reactions,proto3" json:"reactions,omitempty"`
@@ -4887,14 +4896,14 @@ func (x *StoredMessage) GetReactions() []*ReactionCount {
 	return nil
 }
 
-// ReactionCount is how many users added one reaction.
+// ReactionCount is the number of users who added a reaction.
 type ReactionCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reaction.
 	Emoji string `protobuf:"bytes,1,opt,name=emoji,proto3" json:"emoji,omitempty"`
 	// Number of users.
 	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// The viewer is one of them.
+	// The viewer is one of these users.
 	Mine          bool `protobuf:"varint,3,opt,name=mine,proto3" json:"mine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4956,9 +4965,9 @@ type ListRefusalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Only those after this one; absent to begin.
+	// Only refusals after this one; absent to begin.
 	After *CommandKey `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100.
+	// Maximum number of refusals, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5020,7 +5029,7 @@ type ListRefusalsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising conversation, sender and command id.
 	Refusals []*Refusal `protobuf:"bytes,1,rep,name=refusals,proto3" json:"refusals,omitempty"`
-	// There are more.
+	// There are more refusals.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5075,11 +5084,11 @@ type ReadFeedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Only events after this one; absent to begin with the first.
+	// Only events after this position; absent to begin with the first event.
 	After *Position `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
-	// At most this many, 1 to 1000; 0 for 100. A page also ends at about 1 MiB.
+	// Maximum number of events, 1 to 1000; 0 for 100. A page also ends at about 1 MiB.
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Wait up to this long for the first event, in milliseconds, at most 60000; 0 answers at once.
+	// Maximum time to wait for the first event, in milliseconds, at most 60000; 0 answers at once.
 	WaitMs        uint32 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5148,9 +5157,9 @@ type ReadFeedResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising position.
 	Entries []*FeedEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
-	// There is more to read at once.
+	// There are more events, which can be read at once.
 	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
-	// The partition's watermark: a reader that has the entries of the last page has read everything up to it.
+	// The partition's watermark. A reader that has the entries of the last page has read all events up to it.
 	Watermark     *Position `protobuf:"bytes,3,opt,name=watermark,proto3" json:"watermark,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5269,7 +5278,8 @@ type Fork struct {
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	// The requested position.
 	Asked *Position `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
-	// The last position of the log at or below it: everything above was undone. Absent when nothing is left.
+	// The last position of the log at or below the requested one. All events above it were undone. Absent if no event is
+	// left.
 	Last          *Position `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5423,7 +5433,7 @@ type FeedCursor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The last position that it has handled.
+	// The last position that the reader has handled.
 	Position      *Position `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5478,7 +5488,7 @@ type SaveFeedCursorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the reader: 1 to 64 characters A-Z a-z 0-9 _ . -.
 	Reader string `protobuf:"bytes,1,opt,name=reader,proto3" json:"reader,omitempty"`
-	// Its positions.
+	// Position of the reader in one partition.
 	Cursor        *FeedCursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5565,7 +5575,7 @@ func (*SaveFeedCursorResponse) Descriptor() ([]byte, []int) {
 	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{88}
 }
 
-// GetInstallationRequest asks for everything.
+// GetInstallationRequest has no parameters.
 type GetInstallationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -5607,7 +5617,7 @@ type GetInstallationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number of partitions.
 	Partitions uint32 `protobuf:"varint,1,opt,name=partitions,proto3" json:"partitions,omitempty"`
-	// Protocol level: which kinds and fields may be admitted.
+	// Protocol level, which determines the kinds and fields that may be admitted.
 	Level         uint32 `protobuf:"varint,2,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5703,7 +5713,7 @@ func (x *RaiseLevelRequest) GetLevel() uint32 {
 	return 0
 }
 
-// RaiseLevelResponse is the level that is in force.
+// RaiseLevelResponse contains the level in force.
 type RaiseLevelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The level.
@@ -5749,11 +5759,11 @@ func (x *RaiseLevelResponse) GetLevel() uint32 {
 	return 0
 }
 
-// MarkBackupRequest names the contents of the backup.
+// MarkBackupRequest names the watermarks in the backup.
 type MarkBackupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The watermarks when the backup was begun, as GetWatermark returned them, by partition; empty for the current ones, for
-	// a backup that was begun just now.
+	// The watermarks at the beginning of the backup, as GetWatermark returned them, by partition. If it is empty, the
+	// current watermarks are used: for a backup that contains everything committed until now.
 	Marks         []*BackupMark `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

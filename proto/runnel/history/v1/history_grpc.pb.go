@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: runnel/history/v1/history.proto
 
-// The store: appended to by delivery workers, read by gateways and services. It knows neither NATS nor connections.
+// The store. Delivery workers append to it; gateways and services read it. It does not use NATS or client connections.
 
 package historyv1
 
@@ -58,11 +58,12 @@ const (
 //
 // HistoryService stores the logs of conversations, cursors, and the watermark and lease of each partition.
 //
-// Every call that returns events fails with DATA_LOSS, and a Range of the missing seqs as detail, if the first event of the
-// answer cannot be returned because events before it are missing in the database.
+// Every call that returns events fails with DATA_LOSS if the first event of the answer cannot be returned, because
+// events before it are missing in the database. The error has a Range of the missing seqs as detail.
 type HistoryServiceClient interface {
-	// Append commits one batch of a partition: watermark compare-and-set and all events in one transaction, or nothing.
-	// A watermark that moved is the gRPC code ABORTED; a (conversation, seq) that is taken is FAILED_PRECONDITION.
+	// Append commits one batch of a partition in one transaction, or nothing: it compares and sets the watermark and
+	// writes all events. If the watermark has moved, the code is ABORTED; if a (conversation, seq) is taken, it is
+	// FAILED_PRECONDITION.
 	Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error)
 	// GetWatermark returns the watermark of a partition.
 	GetWatermark(ctx context.Context, in *GetWatermarkRequest, opts ...grpc.CallOption) (*GetWatermarkResponse, error)
@@ -72,22 +73,23 @@ type HistoryServiceClient interface {
 	GetConversations(ctx context.Context, in *GetConversationsRequest, opts ...grpc.CallOption) (*GetConversationsResponse, error)
 	// FindCommands returns the events of commands. Commands that were never committed are left out.
 	FindCommands(ctx context.Context, in *FindCommandsRequest, opts ...grpc.CallOption) (*FindCommandsResponse, error)
-	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does not
-	// exist or the viewer never was a member. PERMISSION_DENIED when a gateway names no viewer.
+	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does
+	// not exist or the viewer never was a member. PERMISSION_DENIED when a gateway names no viewer.
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (*ReadResponse, error)
 	// ListConversations returns the conversations that a user is a member of now, by rising id.
 	ListConversations(ctx context.Context, in *ListConversationsRequest, opts ...grpc.CallOption) (*ListConversationsResponse, error)
-	// FindMemberships returns a user's newest membership in each of some conversations, also if it has ended. Conversations that
-	// the user never was a member of are left out.
+	// FindMemberships returns a user's newest membership in each of the requested conversations, even if it has ended.
+	// Conversations that the user never was a member of are left out.
 	FindMemberships(ctx context.Context, in *FindMembershipsRequest, opts ...grpc.CallOption) (*FindMembershipsResponse, error)
-	// CountMemberships returns the number of conversations that each of some users is a member of now.
+	// CountMemberships returns, for each of the requested users, the number of conversations that the user is a member
+	// of now.
 	CountMemberships(ctx context.Context, in *CountMembershipsRequest, opts ...grpc.CallOption) (*CountMembershipsResponse, error)
 	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND and PERMISSION_DENIED as in Read.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
-	// CompareMemberships returns, of many users at once, those whose memberships are not as the caller knows them, and what changed
-	// recently: memberships that have ended included.
+	// CompareMemberships compares the memberships of many users with those that the caller knows. It returns the users
+	// with differences, and their recently changed memberships, including ended ones.
 	CompareMemberships(ctx context.Context, in *CompareMembershipsRequest, opts ...grpc.CallOption) (*CompareMembershipsResponse, error)
-	// Heads returns the newest seq of conversations. Those that do not exist are left out.
+	// Heads returns the newest seq of conversations. Conversations that do not exist are left out.
 	Heads(ctx context.Context, in *HeadsRequest, opts ...grpc.CallOption) (*HeadsResponse, error)
 	// SaveCursors moves cursors forward; values below the stored ones change nothing.
 	SaveCursors(ctx context.Context, in *SaveCursorsRequest, opts ...grpc.CallOption) (*SaveCursorsResponse, error)
@@ -97,34 +99,34 @@ type HistoryServiceClient interface {
 	GetDeadLetter(ctx context.Context, in *GetDeadLetterRequest, opts ...grpc.CallOption) (*GetDeadLetterResponse, error)
 	// DropDeadLetter deletes a dead letter permanently. NOT_FOUND when it does not exist.
 	DropDeadLetter(ctx context.Context, in *DropDeadLetterRequest, opts ...grpc.CallOption) (*DropDeadLetterResponse, error)
-	// ListLeases returns the workers and the partitions that each owns.
+	// ListLeases returns the workers and the partitions that each worker owns.
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
-	// MovePartition requests that a partition is handed over to another worker. It returns at once; the current owner learns
-	// of it with its next Lease. NOT_FOUND when the worker is not live.
+	// MovePartition stores the request that a partition is handed over to another worker. It returns at once; the
+	// current owner receives the request with its next Lease. NOT_FOUND when the worker is not live.
 	MovePartition(ctx context.Context, in *MovePartitionRequest, opts ...grpc.CallOption) (*MovePartitionResponse, error)
-	// RevokeUser revokes the tokens of a user that were issued up to now. The time only moves forward.
+	// RevokeUser revokes the tokens of a user that were issued up to now. The time of a revocation only moves forward.
 	RevokeUser(ctx context.Context, in *RevokeUserRequest, opts ...grpc.CallOption) (*RevokeUserResponse, error)
 	// GetRevocations returns the revocations since a time, for gateways that missed a notice.
 	GetRevocations(ctx context.Context, in *GetRevocationsRequest, opts ...grpc.CallOption) (*GetRevocationsResponse, error)
-	// GetFacts returns the messages and reactions that commands refer to. Those that do not exist are left out.
+	// GetFacts returns the messages and reactions that commands refer to. Missing ones are left out.
 	GetFacts(ctx context.Context, in *GetFactsRequest, opts ...grpc.CallOption) (*GetFactsResponse, error)
 	// ReadMessages returns a page of current messages. NOT_FOUND when the viewer is not a member now.
 	ReadMessages(ctx context.Context, in *ReadMessagesRequest, opts ...grpc.CallOption) (*ReadMessagesResponse, error)
-	// ListRefusals returns the refusals of a partition that are remembered, by rising id.
+	// ListRefusals returns the remembered refusals of a partition, by rising id.
 	ListRefusals(ctx context.Context, in *ListRefusalsRequest, opts ...grpc.CallOption) (*ListRefusalsResponse, error)
-	// ReadFeed returns committed events of a partition after a position, and waits for the next one when there is none yet.
-	// FAILED_PRECONDITION with a Fork as detail when the position is not on the partition's log.
+	// ReadFeed returns committed events of a partition after a position. If there are none yet, it waits for the next
+	// one. FAILED_PRECONDITION with a Fork as detail when the position is not on the partition's log.
 	ReadFeed(ctx context.Context, in *ReadFeedRequest, opts ...grpc.CallOption) (*ReadFeedResponse, error)
-	// GetFeedCursors returns the cursors of a reader. Partitions that it never saved are left out.
+	// GetFeedCursors returns the cursors of a reader. Partitions without a saved cursor are left out.
 	GetFeedCursors(ctx context.Context, in *GetFeedCursorsRequest, opts ...grpc.CallOption) (*GetFeedCursorsResponse, error)
-	// SaveFeedCursor stores the position of a reader. It may move back: a reader that received a fork starts again.
+	// SaveFeedCursor stores the position of a reader. It may move back, because a reader that received a fork goes back.
 	SaveFeedCursor(ctx context.Context, in *SaveFeedCursorRequest, opts ...grpc.CallOption) (*SaveFeedCursorResponse, error)
 	// GetInstallation returns the settings that all parts of the installation must agree on.
 	GetInstallation(ctx context.Context, in *GetInstallationRequest, opts ...grpc.CallOption) (*GetInstallationResponse, error)
 	// RaiseLevel raises the protocol level. It never falls: a lower level is FAILED_PRECONDITION.
 	RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error)
-	// MarkBackup records that a backup contains everything up to the current watermarks: earlier commands are purged from the
-	// streams.
+	// MarkBackup records that a backup contains everything up to the current watermarks. Earlier commands may then be
+	// purged from the streams.
 	MarkBackup(ctx context.Context, in *MarkBackupRequest, opts ...grpc.CallOption) (*MarkBackupResponse, error)
 }
 
@@ -432,11 +434,12 @@ func (c *historyServiceClient) MarkBackup(ctx context.Context, in *MarkBackupReq
 //
 // HistoryService stores the logs of conversations, cursors, and the watermark and lease of each partition.
 //
-// Every call that returns events fails with DATA_LOSS, and a Range of the missing seqs as detail, if the first event of the
-// answer cannot be returned because events before it are missing in the database.
+// Every call that returns events fails with DATA_LOSS if the first event of the answer cannot be returned, because
+// events before it are missing in the database. The error has a Range of the missing seqs as detail.
 type HistoryServiceServer interface {
-	// Append commits one batch of a partition: watermark compare-and-set and all events in one transaction, or nothing.
-	// A watermark that moved is the gRPC code ABORTED; a (conversation, seq) that is taken is FAILED_PRECONDITION.
+	// Append commits one batch of a partition in one transaction, or nothing: it compares and sets the watermark and
+	// writes all events. If the watermark has moved, the code is ABORTED; if a (conversation, seq) is taken, it is
+	// FAILED_PRECONDITION.
 	Append(context.Context, *AppendRequest) (*AppendResponse, error)
 	// GetWatermark returns the watermark of a partition.
 	GetWatermark(context.Context, *GetWatermarkRequest) (*GetWatermarkResponse, error)
@@ -446,22 +449,23 @@ type HistoryServiceServer interface {
 	GetConversations(context.Context, *GetConversationsRequest) (*GetConversationsResponse, error)
 	// FindCommands returns the events of commands. Commands that were never committed are left out.
 	FindCommands(context.Context, *FindCommandsRequest) (*FindCommandsResponse, error)
-	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does not
-	// exist or the viewer never was a member. PERMISSION_DENIED when a gateway names no viewer.
+	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does
+	// not exist or the viewer never was a member. PERMISSION_DENIED when a gateway names no viewer.
 	Read(context.Context, *ReadRequest) (*ReadResponse, error)
 	// ListConversations returns the conversations that a user is a member of now, by rising id.
 	ListConversations(context.Context, *ListConversationsRequest) (*ListConversationsResponse, error)
-	// FindMemberships returns a user's newest membership in each of some conversations, also if it has ended. Conversations that
-	// the user never was a member of are left out.
+	// FindMemberships returns a user's newest membership in each of the requested conversations, even if it has ended.
+	// Conversations that the user never was a member of are left out.
 	FindMemberships(context.Context, *FindMembershipsRequest) (*FindMembershipsResponse, error)
-	// CountMemberships returns the number of conversations that each of some users is a member of now.
+	// CountMemberships returns, for each of the requested users, the number of conversations that the user is a member
+	// of now.
 	CountMemberships(context.Context, *CountMembershipsRequest) (*CountMembershipsResponse, error)
 	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND and PERMISSION_DENIED as in Read.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
-	// CompareMemberships returns, of many users at once, those whose memberships are not as the caller knows them, and what changed
-	// recently: memberships that have ended included.
+	// CompareMemberships compares the memberships of many users with those that the caller knows. It returns the users
+	// with differences, and their recently changed memberships, including ended ones.
 	CompareMemberships(context.Context, *CompareMembershipsRequest) (*CompareMembershipsResponse, error)
-	// Heads returns the newest seq of conversations. Those that do not exist are left out.
+	// Heads returns the newest seq of conversations. Conversations that do not exist are left out.
 	Heads(context.Context, *HeadsRequest) (*HeadsResponse, error)
 	// SaveCursors moves cursors forward; values below the stored ones change nothing.
 	SaveCursors(context.Context, *SaveCursorsRequest) (*SaveCursorsResponse, error)
@@ -471,34 +475,34 @@ type HistoryServiceServer interface {
 	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*GetDeadLetterResponse, error)
 	// DropDeadLetter deletes a dead letter permanently. NOT_FOUND when it does not exist.
 	DropDeadLetter(context.Context, *DropDeadLetterRequest) (*DropDeadLetterResponse, error)
-	// ListLeases returns the workers and the partitions that each owns.
+	// ListLeases returns the workers and the partitions that each worker owns.
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
-	// MovePartition requests that a partition is handed over to another worker. It returns at once; the current owner learns
-	// of it with its next Lease. NOT_FOUND when the worker is not live.
+	// MovePartition stores the request that a partition is handed over to another worker. It returns at once; the
+	// current owner receives the request with its next Lease. NOT_FOUND when the worker is not live.
 	MovePartition(context.Context, *MovePartitionRequest) (*MovePartitionResponse, error)
-	// RevokeUser revokes the tokens of a user that were issued up to now. The time only moves forward.
+	// RevokeUser revokes the tokens of a user that were issued up to now. The time of a revocation only moves forward.
 	RevokeUser(context.Context, *RevokeUserRequest) (*RevokeUserResponse, error)
 	// GetRevocations returns the revocations since a time, for gateways that missed a notice.
 	GetRevocations(context.Context, *GetRevocationsRequest) (*GetRevocationsResponse, error)
-	// GetFacts returns the messages and reactions that commands refer to. Those that do not exist are left out.
+	// GetFacts returns the messages and reactions that commands refer to. Missing ones are left out.
 	GetFacts(context.Context, *GetFactsRequest) (*GetFactsResponse, error)
 	// ReadMessages returns a page of current messages. NOT_FOUND when the viewer is not a member now.
 	ReadMessages(context.Context, *ReadMessagesRequest) (*ReadMessagesResponse, error)
-	// ListRefusals returns the refusals of a partition that are remembered, by rising id.
+	// ListRefusals returns the remembered refusals of a partition, by rising id.
 	ListRefusals(context.Context, *ListRefusalsRequest) (*ListRefusalsResponse, error)
-	// ReadFeed returns committed events of a partition after a position, and waits for the next one when there is none yet.
-	// FAILED_PRECONDITION with a Fork as detail when the position is not on the partition's log.
+	// ReadFeed returns committed events of a partition after a position. If there are none yet, it waits for the next
+	// one. FAILED_PRECONDITION with a Fork as detail when the position is not on the partition's log.
 	ReadFeed(context.Context, *ReadFeedRequest) (*ReadFeedResponse, error)
-	// GetFeedCursors returns the cursors of a reader. Partitions that it never saved are left out.
+	// GetFeedCursors returns the cursors of a reader. Partitions without a saved cursor are left out.
 	GetFeedCursors(context.Context, *GetFeedCursorsRequest) (*GetFeedCursorsResponse, error)
-	// SaveFeedCursor stores the position of a reader. It may move back: a reader that received a fork starts again.
+	// SaveFeedCursor stores the position of a reader. It may move back, because a reader that received a fork goes back.
 	SaveFeedCursor(context.Context, *SaveFeedCursorRequest) (*SaveFeedCursorResponse, error)
 	// GetInstallation returns the settings that all parts of the installation must agree on.
 	GetInstallation(context.Context, *GetInstallationRequest) (*GetInstallationResponse, error)
 	// RaiseLevel raises the protocol level. It never falls: a lower level is FAILED_PRECONDITION.
 	RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error)
-	// MarkBackup records that a backup contains everything up to the current watermarks: earlier commands are purged from the
-	// streams.
+	// MarkBackup records that a backup contains everything up to the current watermarks. Earlier commands may then be
+	// purged from the streams.
 	MarkBackup(context.Context, *MarkBackupRequest) (*MarkBackupResponse, error)
 	mustEmbedUnimplementedHistoryServiceServer()
 }
