@@ -106,7 +106,7 @@ func newVerifier(tb testing.TB, cfg auth.Config) *auth.Verifier {
 	return v
 }
 
-// good returns claims that pass; tests change them.
+// good returns valid claims; tests change them.
 func good() map[string]any {
 	return map[string]any{"sub": "ann", "exp": now.Unix() + 60, "iat": now.Unix(), "jti": "1", "aud": []string{"other", "runnel"}, "iss": "https://issuer"}
 }
@@ -188,7 +188,7 @@ func TestClaims(t *testing.T) {
 
 func encode(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// forge makes a token with a given header and payload, signed with HMAC whatever the header says.
+// forge makes a token with a given header and payload. It signs with HMAC, whatever algorithm the header states.
 func forge(header, payload string, key []byte) string {
 	input := encode(header) + "." + encode(payload)
 	mac := hmac.New(sha256.New, key)
@@ -278,7 +278,7 @@ func TestForgeries(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrSignature)
 }
 
-// harmless checks that an error contains no part of the token.
+// harmless checks that an error quotes no part of the token.
 func harmless(tb testing.TB, err error, token string) {
 	tb.Helper()
 	require.Less(tb, len(err.Error()), 160)

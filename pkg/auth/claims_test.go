@@ -43,7 +43,7 @@ func TestLongestLifetime(t *testing.T) {
 	}
 }
 
-// Whatever times a token says, those of its claims can be counted in milliseconds and written as a date.
+// Whatever times a token contains, the times in its claims can be represented in milliseconds and as a date.
 func TestTimesCanBeRepresented(t *testing.T) {
 	v := newVerifier(t, auth.Config{HMACSecret: secret})
 	for _, exp := range []int64{now.Unix() + 60, 253402300799, 253402300800, math.MaxInt64/1000 + 1, 1 << 61} {
@@ -140,7 +140,7 @@ func TestOtherClaims(t *testing.T) {
 	require.Equal(t, ids.User("bob~40example~2Ecom"), got.User)
 }
 
-// Minting takes the name that the issuer would use, or the id that it is mapped to, and makes the same token.
+// Mint takes the issuer's name of a user, or the id to which this name is mapped, and makes the same token.
 func TestMintForMappedUsers(t *testing.T) {
 	v := newVerifier(t, auth.Config{HMACSecret: secret})
 	for _, user := range []string{"auth0|x", "auth0~7Cx"} {
@@ -176,8 +176,8 @@ func TestWarningsAboutSettings(t *testing.T) {
 	}
 }
 
-// A secret is replaced without a restart and without a token refused: the new one is put in place, and the former one stays
-// beside it until its tokens have expired.
+// A secret is replaced without a restart, and no token is refused. The new secret becomes the current one, and the former
+// secret stays valid until its tokens have expired.
 func TestSecretRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const other = "another-secret-of-at-least-32-bytes-in-length"
@@ -219,7 +219,7 @@ func TestSecretRotation(t *testing.T) {
 	})
 }
 
-// Key files are read again, too.
+// Key files are also read again.
 func TestKeyFilesAreReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newPair(t, jose.ES256), newPair(t, jose.ES256)

@@ -75,7 +75,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 	newVerifier(t, auth.Config{PublicKeyFiles: []string{pair.pem(t)}})
 }
 
-// One set may contain keys for many purposes. Only those that verify signatures with an accepted algorithm are used.
+// One set may contain keys for many purposes. Only keys that verify signatures with an accepted algorithm are used.
 func TestJWKSFile(t *testing.T) {
 	useful, encryption, private := newPair(t, jose.ES256), newPair(t, jose.ES256), newPair(t, jose.ES256)
 	wrongAlgorithm, second := newPair(t, jose.RS256), newPair(t, jose.ES256)

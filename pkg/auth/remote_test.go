@@ -67,7 +67,7 @@ func newRemoteVerifier(t *testing.T, i *issuer) (*auth.Verifier, *clock, *bytes.
 	return v, c, log
 }
 
-// A new key is accepted with its first token, however shortly after the last fetch the issuer began to use it.
+// A new key is accepted with its first token, even if the issuer began to use the key shortly after the last fetch.
 func TestRotation(t *testing.T) {
 	first, second := newPair(t, jose.ES256), newPair(t, jose.EdDSA)
 	i := newIssuer(t, jwks(t, first.jwk("1")))
@@ -96,7 +96,7 @@ func TestRotation(t *testing.T) {
 	require.ErrorIs(t, verify(first, "1"), auth.ErrSignature, "a key that was withdrawn")
 }
 
-// An issuer may keep the key id and change the key.
+// An issuer may keep a key id and change its key.
 func TestAKeyIsReplacedUnderItsName(t *testing.T) {
 	first, second, third := newPair(t, jose.ES256), newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, jwks(t, first.jwk("1")))
@@ -118,8 +118,8 @@ func TestAKeyIsReplacedUnderItsName(t *testing.T) {
 	require.ErrorIs(t, verify(first), auth.ErrSignature, "the issuer was asked, and it is not its key")
 }
 
-// However many made-up tokens strangers send, and whatever key ids they guess, a good user of a new key is never refused for good,
-// and gets in as soon as there may be another fetch.
+// However many forged tokens strangers send, with whatever key ids, a valid user of a new key is never refused
+// permanently. The user is accepted as soon as another fetch is allowed.
 func TestStrangersCannotKeepANewKeyOut(t *testing.T) {
 	first, second, forger := newPair(t, jose.ES256), newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, jwks(t, first.jwk("1")))
@@ -143,7 +143,7 @@ func TestStrangersCannotKeepANewKeyOut(t *testing.T) {
 	require.NoError(t, err, "a stranger's fetch brings the key as well")
 }
 
-// A token that would be refused in any case causes no fetch.
+// A token that would be refused anyway causes no fetch.
 func TestWorthlessTokensCauseNoFetch(t *testing.T) {
 	known, forger := newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, jwks(t, known.jwk("1")))
@@ -167,7 +167,8 @@ func TestWorthlessTokensCauseNoFetch(t *testing.T) {
 	require.EqualValues(t, 2, i.fetches.Load())
 }
 
-// A fetch that began before a token came says nothing about the token's key: the issuer may have begun to use it since.
+// A fetch that began before a token arrived does not decide about the token's key: the issuer may have begun to use the
+// key since.
 func TestAFetchUnderWayIsNotTheLastWord(t *testing.T) {
 	first, second := newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, nil)
@@ -189,7 +190,7 @@ func TestAFetchUnderWayIsNotTheLastWord(t *testing.T) {
 	require.NoError(t, <-result)
 }
 
-// A key that names no kid is replaced by another such key.
+// A key without a key id is replaced by another key without a key id.
 func TestRotationWithoutNames(t *testing.T) {
 	first, second := newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, jwks(t, first.jwk("")))
@@ -206,7 +207,7 @@ func TestRotationWithoutNames(t *testing.T) {
 	}
 }
 
-// Anybody can send tokens with made-up key names. The issuer must hardly notice.
+// Anyone can send tokens with invented key ids. The issuer must hardly notice.
 func TestUnknownKeysDoNotHammerTheIssuer(t *testing.T) {
 	known, forger := newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, jwks(t, known.jwk("1")))

@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 )
 
-// A service with the NATS user of another one gets an error, instead of receiving nothing.
+// A service that uses the NATS user of another service gets an error, instead of silently receiving no messages.
 func TestAUserThatMayNotListenIsNoticed(t *testing.T) {
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true, Users: []*server.User{{
 		Username: "gateway", Password: "p",
@@ -42,8 +42,8 @@ func TestAUserThatMayNotListenIsNoticed(t *testing.T) {
 	require.ErrorContains(t, broker.Allowed(nc), broker.ReleasedSubject)
 }
 
-// users.conf is the configuration with which operators start NATS: the owner of a partition may purge its stream, and no
-// gateway may.
+// Operators start NATS with users.conf. In this configuration, the owner of a partition may purge its stream, and
+// gateways may not.
 func TestOnlyDeliveryMayPurge(t *testing.T) {
 	users, err := os.ReadFile(filepath.Join("..", "..", "deploy", "nats", "users.conf"))
 	require.NoError(t, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// asked submits the n-th command of ann in an attempt, and returns the channel of its outcome.
+// asked submits the n-th command of ann in an attempt, and returns the channels for its outcome and its acceptance.
 func (b *bundle) asked(n int, attempt uint32) (*brokerv1.Command, chan *conversationv1.Outcome, chan struct{}) {
 	command := cmd("ann", n)
 	command.Attempt, command.Salt = attempt, []byte{byte(n), byte(attempt)}
@@ -65,7 +65,7 @@ func TestAHigherAttemptIsANewCall(t *testing.T) {
 	require.Zero(t, b.submitter.Pending())
 }
 
-// An older attempt joins the newer one: its outcome is the answer to both.
+// An older attempt joins the newer attempt: the newer attempt's outcome answers both.
 func TestALowerAttemptJoinsTheNewerOne(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	second, outcome, accepted := b.asked(1, 1)
@@ -76,7 +76,7 @@ func TestALowerAttemptJoinsTheNewerOne(t *testing.T) {
 	require.Equal(t, uint64(9), (<-late).GetSeq())
 }
 
-// The new call is queued behind the old one and behind commands that the client sent in between.
+// The new call is queued behind the superseded call, and behind commands that the client sent in between.
 func TestAHigherAttemptKeepsTheOrderOfSubmit(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{PublishTimeout: time.Minute, AcceptTimeout: time.Minute})
 	hold := b.holdPubAcks()
@@ -115,7 +115,7 @@ func TestASupersededCallDoesNotBlockItsLane(t *testing.T) {
 	<-accepted
 }
 
-// A call that was superseded before it was published is not published at all.
+// A superseded call that was not published yet is never published.
 func TestASupersededCallThatIsQueuedIsNotPublished(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{PublishTimeout: time.Minute, AcceptTimeout: time.Minute})
 	hold := b.holdPubAcks()
@@ -129,8 +129,8 @@ func TestASupersededCallThatIsQueuedIsNotPublished(t *testing.T) {
 	require.Equal(t, uint32(1), command.GetAttempt())
 }
 
-// pubAcks withholds the broker's acknowledgements: the stream's subject is renamed, so that nobody receives publishes until
-// release puts them into the stream.
+// pubAcks withholds the broker's acknowledgements. It renames the stream's subject, so that the stream receives no
+// publishes until release stores them.
 type pubAcks struct {
 	b      *bundle
 	sub    *nats.Subscription
@@ -179,7 +179,7 @@ func (h *pubAcks) release() {
 	}
 }
 
-// A body with another encoding of the same content is the same command.
+// Two bodies with different encodings of the same content are the same command.
 func TestARepeatIsComparedByWhatItAsksFor(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	_, first, accepted := b.asked(1, 0)

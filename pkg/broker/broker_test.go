@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const partitions = 2
 
-// bundle is a NATS server with the streams, and a Submitter on it.
+// bundle contains a NATS server with the streams, and a Submitter that uses it.
 type bundle struct {
 	t         testing.TB
 	server    *server.Server
@@ -157,7 +157,8 @@ func (b *bundle) answerWith(command *brokerv1.Command, seq uint64) {
 	require.NoError(b.t, b.nc.Publish(broker.ResultSubject("inbox"), data))
 }
 
-// A command that an earlier process published is a duplicate in the stream; this process must get its answer all the same.
+// If an earlier process published a command, the command is a duplicate in the stream. This process must still get its
+// answer.
 func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	first, err := broker.NewSubmitter(b.nc, bus.OverNATS{Conn: b.nc}, partitions, "gone", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
@@ -185,7 +186,8 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	require.Equal(t, uint64(9), (<-done).GetSeq())
 }
 
-// A result is published at most once. If a client repeats the command it is published again, but not for each repeat.
+// A result is published at most once. If a client repeats the command, the command is published again, but not for each
+// repeat.
 func TestALostResultIsAskedForAgain(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{AskAgain: time.Nanosecond})
 	copies := make(chan struct{}, 10)
@@ -258,7 +260,7 @@ func TestStreamsForgetNothing(t *testing.T) {
 	require.False(t, cfg.AllowDirect)
 }
 
-// A stream of an early version cannot be used, and the error tells the operator what to do.
+// A stream created by an early version cannot be used. The error tells the operator what to do.
 func TestAStreamThatDeniesPurgingIsRefused(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	settings := broker.Config{Partitions: partitions + 1, Replicas: 1, MaxBytes: 1 << 20, MaxAge: time.Hour, DuplicateWindow: time.Minute}
@@ -294,7 +296,7 @@ func BenchmarkSubmit(b *testing.B) {
 	}
 }
 
-// An answer to an earlier copy of a command, with another body, is not the answer to the command in flight.
+// The answer to an earlier copy of a command with another body is not used for the command in flight.
 func TestTheAnswerToAnotherCopyIsNotTaken(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	command := cmd("ann", 1)

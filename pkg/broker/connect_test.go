@@ -21,7 +21,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs/certstest"
 )
 
-// A server that requires certificates gets one from the files, as they are when the connection is made.
+// If a server requires certificates, the client presents the certificate that is in the files when the connection is
+// made.
 func TestConnectShowsTheCertificateOfTheDay(t *testing.T) {
 	ca, ours := certstest.New(t), t.TempDir()
 	theirs, err := certs.Load(ca.Issue(t.TempDir(), "127.0.0.1"), certs.Options{Use: "nats", Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
@@ -101,7 +102,7 @@ func TestConnectRefuses(t *testing.T) {
 	}
 }
 
-// Answers arrive at an inbox with the service's name, so that permissions can separate services.
+// Answers arrive at an inbox that contains the service's name, so that permissions can separate services.
 func TestInboxesBelongToServices(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	nc, err := broker.Connect(broker.Config{}, "runnel-gateway", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(b.server))

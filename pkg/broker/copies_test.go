@@ -54,7 +54,7 @@ func submitOne(t *testing.T, s *Submitter) *call {
 	return nil
 }
 
-// Every copy of a call has the same bytes, whatever the reason for publishing it again, and none is published after
+// Every copy of a call has the same bytes, whatever the reason for publishing it again. No copy is published after
 // not_after.
 func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 	s, published := withoutStream(t, SubmitterConfig{PublishTimeout: time.Hour, AcceptTimeout: 10 * time.Hour, OutcomeTimeout: 10 * time.Hour})

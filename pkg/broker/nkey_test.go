@@ -15,8 +15,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 )
 
-// An operator replaces a service's NATS user: first the seed file, then the server's configuration. The service comes back as the
-// new user.
+// An operator replaces a service's NATS user: first in the seed file, then in the server's configuration. The service
+// reconnects as the new user.
 func TestAServiceBecomesAnotherNkeyUser(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "seed")
 	newUser := func() *server.NkeyUser {
@@ -43,7 +43,7 @@ func TestAServiceBecomesAnotherNkeyUser(t *testing.T) {
 
 	next := options.Clone()
 	next.Nkeys = []*server.NkeyUser{newUser()}
-	require.NoError(t, ns.ReloadOptions(next)) // closes the connection: its user does not exist any more
+	require.NoError(t, ns.ReloadOptions(next)) // closes the connection, because its user no longer exists
 	require.Eventually(t, func() bool {
 		list, err := ns.Connz(&server.ConnzOptions{Username: true})
 		return err == nil && len(list.Conns) == 1 && list.Conns[0].AuthorizedUser == next.Nkeys[0].Nkey

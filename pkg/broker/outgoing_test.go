@@ -23,13 +23,13 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// stalled is a NATS server that reads nothing until the test lets it. The connection to it is a pipe, which has no buffer.
+// stalled is a NATS server that reads nothing until the test lets it read. Its connections are pipes without a buffer.
 type stalled struct {
 	net.Conn
 
 	t       *testing.T
 	in      *bufio.Reader
-	quiet   chan struct{} // closed when it reads nothing more by itself
+	quiet   chan struct{} // closed when the server reads nothing more by itself
 	inbound string        // the id of the submitter's subscription to results
 }
 
@@ -41,7 +41,7 @@ func (s *stalled) Dial(string, string) (net.Conn, error) {
 	return client, nil
 }
 
-// greet answers the client until it has subscribed to results, and reads nothing more.
+// greet answers the client until the client has subscribed to results, and then reads nothing more.
 func (s *stalled) greet() {
 	defer close(s.quiet)
 	_, _ = io.WriteString(s.Conn, `INFO {"server_id":"x","version":"2.12.0","headers":true,"max_payload":1048576,"proto":1}`+"\r\n")
@@ -85,7 +85,7 @@ func (s *stalled) published() *brokerv1.Command {
 func newStalled(t *testing.T, cfg SubmitterConfig) (*Submitter, *stalled) {
 	t.Helper()
 	server := &stalled{t: t, quiet: make(chan struct{})}
-	// Nothing but the server's reading ends a write.
+	// With this timeout, a write ends only when the server reads.
 	nc, err := nats.Connect("nats://stalled:4222", nats.SetCustomDialer(server), nats.FlusherTimeout(time.Hour), nats.NoReconnect())
 	require.NoError(t, err)
 	submitter, err := NewSubmitter(nc, bus.OverNATS{Conn: nc}, 1, "inbox", cfg, slog.New(slog.DiscardHandler))
@@ -120,7 +120,8 @@ func toMany(n int) *brokerv1.Command {
 	}
 }
 
-// A connection whose socket does not read stalls no Submit and no result, and what was submitted meanwhile is published in order.
+// A socket that accepts no data blocks no Submit and no result. Commands submitted meanwhile are later published in
+// order.
 func TestASocketThatDoesNotReadStallsNothing(t *testing.T) {
 	s, server := newStalled(t, SubmitterConfig{PublishTimeout: time.Hour, AcceptTimeout: time.Hour})
 	const commands = 200 // 400 kB: more than the client of NATS buffers
@@ -149,7 +150,7 @@ func TestASocketThatDoesNotReadStallsNothing(t *testing.T) {
 	// A command that is answered before it was published is not published: the first one must be on its way.
 	require.Eventually(t, func() bool { return s.isOnItsWay(toMany(0).GetCommandId()) }, 30*time.Second, time.Millisecond)
 
-	// The server writes although it does not read.
+	// The server can write although it does not read.
 	result, err := (&brokerv1.Results{Results: []*brokerv1.Result{{
 		Sender: "ann", Salt: toMany(0).GetSalt(),
 		Outcome: &conversationv1.Outcome{ConversationId: toMany(0).GetConversationId(), CommandId: toMany(0).GetCommandId(), Seq: 7},
@@ -169,7 +170,8 @@ func TestASocketThatDoesNotReadStallsNothing(t *testing.T) {
 	}
 }
 
-// While nothing can be sent, a call that is published again takes no second place, and one that was given up is not sent.
+// While nothing can be sent, a call that is published again is not queued twice, and a call that was given up is not
+// sent.
 func TestWhatWaitsForTheSocketIsBounded(t *testing.T) {
 	s, server := newStalled(t, SubmitterConfig{PublishTimeout: time.Hour, AcceptTimeout: time.Hour})
 	const commands = 200

@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// ready returns what /readyz answers for a check: whether the service is ready, and whether that is degraded.
+// ready returns the result of /readyz for a check: whether the service is ready, and whether it is degraded.
 func ready(t *testing.T, check telemetry.Check) (ready, degraded bool) {
 	t.Helper()
 	admin, err := telemetry.NewAdmin(telemetry.AdminConfig{}, telemetry.Discard(), map[string]telemetry.Check{"nats": check})
@@ -27,8 +27,8 @@ func ready(t *testing.T, check telemetry.Check) (ready, degraded bool) {
 	return health.Ready, health.Degraded
 }
 
-// A probe proves that JetStream stores: with JetStream disabled, as the server does when its disk is full, the connection stays
-// and the probe fails; it passes again when JetStream is back.
+// A probe proves that JetStream stores messages. When the disk is full, the server disables JetStream: the connection
+// stays, and the probe fails. The probe succeeds again when JetStream is back.
 func TestAProbeIsStored(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	creations := 0
@@ -56,7 +56,7 @@ func TestAProbeIsStored(t *testing.T) {
 	require.Eventually(t, func() bool { return probe.Check(t.Context()) == nil }, time.Minute, time.Millisecond)
 }
 
-// The state of the connection is a metric: while NATS is away, services can still be scraped.
+// The state of the connection is a metric, because services can be scraped even while NATS is unavailable.
 func TestTheConnectionIsExported(t *testing.T) {
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
 	require.NoError(t, err)
@@ -77,7 +77,8 @@ func TestTheConnectionIsExported(t *testing.T) {
 	require.Eventually(t, func() bool { return exported("0") == nil }, time.Minute, time.Millisecond)
 }
 
-// Services that may not create the stream are degraded until a worker has done so, and not ready without the streams of commands.
+// A service that may not create the stream for probes is degraded until a worker has created it. Without the streams of
+// commands, the service is unready.
 func TestAProbeWithoutItsStream(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	probe := broker.NewProbe(b.nc, nil)

@@ -47,7 +47,7 @@ func TestOverNATS(t *testing.T) {
 	})
 }
 
-// A message that is lost within the process is counted and logged.
+// A message that is lost in the process is counted and logged.
 func TestLostMessagesAreCounted(t *testing.T) {
 	log, registry := &telemetrytest.Log{}, prometheus.NewRegistry()
 	b, err := bus.NewInProcess(slog.New(slog.NewTextHandler(log, nil)), registry)

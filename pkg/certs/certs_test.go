@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// side is one end of connections: a bundle, with its log and its metrics.
+// side is one end of connections: a bundle with its log and its metrics.
 type side struct {
 	*certs.Bundle
 
@@ -43,15 +43,15 @@ func load(t *testing.T, cfg certs.Config) side {
 	return s
 }
 
-// expiry returns the value of the metric.
+// expiry returns the value of the expiry metric.
 func (s side) expiry(t *testing.T) int64 {
 	t.Helper()
 	require.Equal(t, 1, testutil.CollectAndCount(s.registry, "runnel_tls_certificate_expiry_seconds"))
 	return int64(testutil.ToFloat64(s.Bundle))
 }
 
-// shake makes a connection in memory between two sides, and returns the certificates that each has received, and the
-// errors. One byte is sent back, because in TLS 1.3 a client learns only then whether the server accepts its certificate.
+// shake makes a connection in memory between two sides. It returns the certificate that each side received, and the first
+// error. It sends one byte back, because in TLS 1.3 a client learns only then whether the server accepts its certificate.
 func shake(server, client *tls.Config) (seenByServer, seenByClient *x509.Certificate, err error) {
 	left, right := net.Pipe()
 	answering, asking := tls.Server(left, server), tls.Client(right, client)
@@ -109,7 +109,7 @@ func TestBothSidesAreProved(t *testing.T) {
 		require.ErrorContains(t, err, "unknown authority", "the client does not trust the server")
 		credulous := stranger.ToService("runnel-history")
 		credulous.RootCAs = client.Roots()
-		credulous.Certificates = nil // presented although the server names other authorities
+		credulous.Certificates = nil // presents its certificate although the server names other authorities
 		credulous.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return stranger.Certificate(), nil
 		}
@@ -117,7 +117,7 @@ func TestBothSidesAreProved(t *testing.T) {
 		require.ErrorContains(t, err, "unknown certificate authority", "nor the server the client")
 	})
 	t.Run("an expired certificate", func(t *testing.T) {
-		// Load refuses an expired certificate, so this one expires after it is loaded.
+		// Load refuses an expired certificate, so this certificate expires after it was loaded.
 		late := client.ToService("runnel-history")
 		late.Time = func() time.Time { return time.Now().Add(2 * time.Hour) }
 		_, _, err := shake(server.ForServices(), late)
@@ -136,7 +136,8 @@ func TestBothSidesAreProved(t *testing.T) {
 	})
 }
 
-// synctest's clock starts in another year, in which the certificates are not valid, so the test makes its own.
+// The clock of synctest starts in another year, in which the certificates are not valid. Therefore the test makes its own
+// certificates.
 func TestNewFilesAreTakenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, dir := certstest.New(t), t.TempDir()
@@ -165,7 +166,7 @@ func TestNewFilesAreTakenUp(t *testing.T) {
 	})
 }
 
-// Kubernetes replaces a secret by moving a link to another directory.
+// Kubernetes replaces a secret by changing a link to another directory.
 func TestALinkThatIsMovedIsAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, root := certstest.New(t), t.TempDir()
@@ -245,7 +246,8 @@ func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
 	})
 }
 
-// A connection that is made while files are being replaced uses a certificate with its own key, the old one or the new one.
+// A connection made while files are being replaced uses a certificate with its matching key, either the old or the new
+// one.
 func TestConnectionsSucceedWhileFilesChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, serverDir, clientDir := certstest.New(t), t.TempDir(), t.TempDir()

@@ -16,7 +16,7 @@ import (
 
 const conversationID = "g0123456789abcdefghijklmnop"
 
-// newer is a body with an action and a field that no build knows: Body.action 998, and field 1500 beside it.
+// newer is a body with an action and a field that no build knows: Body.action 998, and the additional field 1500.
 var newer = []byte{0xb2, 0x3e, 0x03, 0x0a, 0x01, 'x', 0xe0, 0x5d, 0x01}
 
 func body(tb testing.TB, b *conversationv1.Body) []byte {
@@ -53,7 +53,7 @@ func (l *log) add(kind conversationv1.EventKind, encoded []byte, extra *conversa
 	return event
 }
 
-// intact makes a log with an event of every shape.
+// intact makes a log with an event of every form.
 func intact(tb testing.TB) *log {
 	tb.Helper()
 	l := &log{}
@@ -103,7 +103,7 @@ func TestErasedEventStillVerifiesAndShows(t *testing.T) {
 	require.Equal(t, chain.Verified, contents[2])
 }
 
-// TestAnUnknownFormatIsNotTampering: a newer part may seal events in a way that this build cannot recompute.
+// TestAnUnknownFormatIsNotTampering: a newer part may seal events in a format that this build cannot recompute.
 func TestAnUnknownFormatIsNotTampering(t *testing.T) {
 	l := intact(t)
 	event := l.add(2, message(t, &conversationv1.Message{Text: "of the future"}), nil, 16)
@@ -142,7 +142,7 @@ func TestAMissingBodyIsNotPassed(t *testing.T) {
 	}
 }
 
-// changes are all ways of changing one event.
+// changes returns all ways to change one event.
 func changes() map[string]func(*conversationv1.Event) {
 	reseal := func(change func(*conversationv1.Event)) func(*conversationv1.Event) {
 		return func(e *conversationv1.Event) {
@@ -173,7 +173,7 @@ func changes() map[string]func(*conversationv1.Event) {
 		"hash":             func(e *conversationv1.Event) { e.Hash[0] ^= 1 },
 		"no format":        func(e *conversationv1.Event) { e.Format = 0 },
 		"format of before": func(e *conversationv1.Event) { e.Format = 1 },
-		// Consistent in itself, but it does not follow the event before it.
+		// The event is consistent in itself, but does not follow the previous event.
 		"forged":                     reseal(func(e *conversationv1.Event) { e.PrevHash = chain.Zero }),
 		"resealed over another body": reseal(func(e *conversationv1.Event) { e.Body[len(e.GetBody())-1] ^= 1 }),
 	}
@@ -202,7 +202,7 @@ func TestVerifierNamesEveryBreak(t *testing.T) {
 			require.ErrorAs(t, err, &broken)
 		})
 	}
-	// A content event without body and salt is erased; an event of structure cannot be.
+	// A content event without body and salt counts as erased. A structure event cannot be erased.
 	for kind, structure := range map[conversationv1.EventKind]bool{
 		conversationv1.EventKind_EVENT_KIND_CREATED: false, conversationv1.EventKind_EVENT_KIND_MESSAGE: false,
 		conversationv1.EventKind_EVENT_KIND_MEMBERS_ADDED: true, conversationv1.EventKind_EVENT_KIND_MEMBER_REMOVED: true,
@@ -244,7 +244,7 @@ func TestSkipTakesTheNextOnTrust(t *testing.T) {
 	require.Equal(t, ids.Seq(4), v.Seq())
 }
 
-// TestPartsAreHashedWithTheirLength: moving text from one part into the next must change the hash.
+// TestPartsAreHashedWithTheirLength: moving text from one field to the next must change the hash.
 func TestPartsAreHashedWithTheirLength(t *testing.T) {
 	a, b := chain.Commitment([]byte("ab"), []byte("c")), chain.Commitment([]byte("a"), []byte("bc"))
 	require.NotEqual(t, hex.EncodeToString(a[:]), hex.EncodeToString(b[:]))

@@ -19,17 +19,18 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// update rewrites the vectors. They are a contract with other languages: a change that needs it breaks every client.
+// update rewrites the vectors. Other languages rely on the vectors, so a change that needs new vectors breaks every
+// client.
 var update = flag.Bool("update", false, "rewrite testdata/vectors.json")
 
-// vector is a stretch of a log from seq 1 on, and a verifier's result for it. testdata/README.md describes the file.
+// vector is a stretch of a log from seq 1 on, with a verifier's result. testdata/README.md describes the file.
 type vector struct {
 	Name string `json:"name"`
 	// Events are runnel.conversation.v1.Event in protobuf JSON: bytes in base64.
 	Events []json.RawMessage `json:"events"`
 	// Contents are a verifier's results for the events that verify.
 	Contents []string `json:"contents"`
-	// BrokenSeq is the seq of the event that does not verify; 0 when all do.
+	// BrokenSeq is the seq of the event that does not verify; 0 if all verify.
 	BrokenSeq uint64 `json:"broken_seq,omitempty"`
 }
 
@@ -123,7 +124,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// judge fills in the verifier's results.
+// judge adds the verifier's results to a vector.
 func judge(t *testing.T, v *vector, events []*conversationv1.Event) {
 	t.Helper()
 	contents, err := verify(events)

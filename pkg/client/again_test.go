@@ -13,7 +13,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Delivered and read positions were sent in one frame, which was lost with the connection.
+// The delivered and read positions were sent in one frame, which was lost with the connection.
 func TestAReadThatWasLostWithItsDeliveryIsSaidAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(3)
@@ -32,7 +32,7 @@ func TestAReadThatWasLostWithItsDeliveryIsSaidAgain(t *testing.T) {
 	})
 }
 
-// The user is removed and added again while the callbacks are behind.
+// The user is removed and added again while callbacks are still queued.
 func TestBeingAddedAgainWhileBehindGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(8)

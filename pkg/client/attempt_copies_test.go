@@ -60,7 +60,7 @@ func TestACommandIsRejectedForALimitedTime(t *testing.T) {
 		unconfirmed, ok := errors.AsType[*UnconfirmedError](err)
 		require.True(t, ok)
 		require.Equal(t, cause, unconfirmed.Cause)
-		// A refusal by the owner clears it.
+		// A refusal by the owner clears the unconfirmed state.
 		a.Refused(&conversationv1.Error{Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED}, true)
 		require.NoError(t, a.Expired(cause))
 	})

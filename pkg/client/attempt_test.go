@@ -16,7 +16,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// refuseForGood is an outcome of the conversation; refuse is an error of the gateway.
+// refuseForGood returns an outcome that refuses a command; refuse returns an error of the gateway itself.
 func refuseForGood(f *clientv1.ClientFrame, code conversationv1.ErrorCode) *clientv1.ServerFrame {
 	return &clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{
 		ConversationId: f.GetSubmit().GetConversationId(), CommandId: f.GetSubmit().GetCommandId(), Error: &conversationv1.Error{Code: code},
@@ -40,7 +40,7 @@ func TestARepeatedCommandSaysHowOftenItWasRefused(t *testing.T) {
 			ticket := give(t, c, id)
 			f := l.recv(t)
 			require.Equal(t, attempt, f.GetSubmit().GetAttempt())
-			// A lost connection and an unknown outcome are not refusals.
+			// A lost connection and an unknown outcome do not count as refusals.
 			l.cut()
 			l, _ = g.accept(t, connected())
 			f = l.recv(t)
@@ -53,7 +53,7 @@ func TestARepeatedCommandSaysHowOftenItWasRefused(t *testing.T) {
 			var refusal *client.RefusedError
 			require.ErrorAs(t, err, &refusal)
 		}
-		// The attempt of an id is 0 again after a commit, and after the time for which servers remember a refusal.
+		// The attempt of a command id is 0 again after a commit, and when servers no longer remember the refusal.
 		ticket := give(t, c, id)
 		l.send(commit(l.recv(t), 1))
 		_, err := ticket.Wait(t.Context())
@@ -108,7 +108,7 @@ func TestRememberedRefusalsAreBounded(t *testing.T) {
 	})
 }
 
-// An older gateway does not know the kind of a command that a newer one accepted.
+// An older gateway does not know the kind of a command that a newer gateway accepted.
 func TestAGatewayThatDoesNotTakeACommandDoesNotDecideAboutEarlierCopies(t *testing.T) {
 	for name, lose := range map[string]func(l *link, f *clientv1.ClientFrame){
 		"the connection is lost": func(l *link, _ *clientv1.ClientFrame) { l.cut() },
@@ -180,7 +180,7 @@ func TestACommandThatNoGatewayTakesAgainEndsUnconfirmed(t *testing.T) {
 				require.Less(t, refusals, 30, "it backs off")
 				<-next.Done()
 
-				// A command that is submitted again is still known to have been sent.
+				// When the command is submitted again, the client still knows that it was sent.
 				ticket = give(t, c, id)
 				l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
 				l.send(commit(l.recv(t), 7))
@@ -197,13 +197,13 @@ func TestAGatewaysRefusalOfAFirstCopyIsFinal(t *testing.T) {
 		c, _ := start(t, g)
 		l, _ := g.accept(t, connected())
 		ticket := enqueue(t, c, "a", "hello")
-		// A command that the gateway's limits refused was not sent.
+		// A command refused by the gateway's limits does not count as sent.
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
 		_, err := ticket.Wait(t.Context())
 		var refusal *client.RefusedError
 		require.ErrorAs(t, err, &refusal, fmt.Sprint(errors.Unwrap(err)))
-		// A copy that the conversation refused does not count as unconfirmed, either.
+		// A copy that the conversation refused does not count as unconfirmed either.
 		ticket = enqueue(t, c, "a", "hello")
 		l.recv(t)
 		l.cut()
@@ -215,7 +215,7 @@ func TestAGatewaysRefusalOfAFirstCopyIsFinal(t *testing.T) {
 	})
 }
 
-// Only the second copy was not sent: the first one may be committed.
+// Only the second copy was not sent. The first copy may be committed.
 func TestCancellingACommandWithAnUnconfirmedCopy(t *testing.T) {
 	for _, waits := range []bool{false, true} {
 		t.Run(fmt.Sprintf("behind another %v", waits), func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestCancellingACommandWithAnUnconfirmedCopy(t *testing.T) {
 				_, err := c.SubmitID(ctx, "a", id, text("hello"))
 				require.ErrorIs(t, err, client.ErrOutcomeUnknown)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
-				// As the error says, it stays in the outbox.
+				// As the error states, the command stays in the outbox.
 				again := give(t, c, id)
 				require.NotSame(t, ticket, again)
 				select {

@@ -16,8 +16,8 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// If a server reports a seq that no log can reach, the client ends the connection and keeps nothing of the report; it
-// continues from its position when the server's reports are valid again.
+// If a server reports a seq that no log can reach, the client ends the connection and ignores the whole report. When the
+// server's reports are valid again, the client continues from its position.
 func TestASeqThatNoLogCanReachEndsTheConnection(t *testing.T) {
 	const far = 1 << 62
 	lies := map[string]func(t *testing.T, c *client.Client, l *link, h *history){
@@ -91,7 +91,7 @@ func TestASeqThatNoLogCanReachEndsTheConnection(t *testing.T) {
 	}
 }
 
-// lyingPage makes a gap and answers the read of it with an invalid page.
+// lyingPage makes a gap, and answers the client's read with an invalid page.
 func lyingPage(lie func(*clientv1.Page)) func(*testing.T, *client.Client, *link, *history) {
 	return func(t *testing.T, _ *client.Client, l *link, h *history) {
 		t.Helper()
@@ -121,7 +121,7 @@ func TestAListOfConversationsThatNoLogCanReachEndsTheConnection(t *testing.T) {
 				<-l.closed
 				require.NotEqual(t, client.Connected, c.State())
 				require.Empty(t, cursors.positions)
-				// Conversations that do not fit into Connected come as an answer.
+				// Conversations that do not fit into Connected are requested as a list.
 				more := connected(&clientv1.Conversation{ConversationId: "a", JoinedSeq: 1})
 				more.More = true
 				l, _ = g.accept(t, more)

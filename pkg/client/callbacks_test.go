@@ -18,7 +18,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// program records its callbacks. It is also its own Cursors.
+// program records its callbacks. It also implements Cursors.
 type program struct {
 	cfg     Config
 	told    []string
@@ -41,7 +41,7 @@ func (p *program) Forget(_ context.Context, id string) error {
 	return p.saveErr
 }
 
-// newProgram makes a program with every callback.
+// newProgram makes a program that sets every callback.
 func newProgram() *program {
 	p := &program{}
 	p.cfg = Config{
@@ -67,7 +67,7 @@ func (p *program) callbacks() *callbacks {
 	})
 }
 
-// run delivers everything that is queued.
+// run delivers all queued notices.
 func run(t *testing.T, cb *callbacks) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -197,7 +197,7 @@ func TestOnlyTheNewestReceiptIsTold(t *testing.T) {
 		run(t, cb)
 		require.Equal(t, []string{"receipt 2", "receipt 9"}, p.told)
 
-		// A receipt from before a fork is dropped. One from after it is delivered after it.
+		// A receipt from before a fork is dropped. A receipt from after the fork is delivered after the fork.
 		p.told = nil
 		cb.Receipt(receiptNumber(3))
 		cb.fork(conv, 1, Fork{ConversationID: "c", To: 5}, nil)

@@ -280,8 +280,8 @@ func TestTokens(t *testing.T) {
 		l.send(expiring)
 		require.Equal(t, "token 4", l.recv(t).GetRefresh().GetToken())
 
-		// The connection is closed while the refresh is unanswered: the next connection has its own token and repeats no
-		// refresh.
+		// The connection is closed while the refresh is unanswered. The next connection gets a new token, so the refresh
+		// is not repeated.
 		l.close(errcode.CloseTokenExpired)
 		l, connect = g.accept(t, connected())
 		require.Equal(t, "token 5", connect.GetToken())

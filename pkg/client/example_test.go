@@ -9,7 +9,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// A program that prints received messages and sends one itself.
+// A program that prints received messages and sends one message.
 func Example() {
 	url, stop := exampleGateway()
 	defer stop()
@@ -54,7 +54,7 @@ func Example() {
 	// committed as 2
 }
 
-// A message that is edited, gets a reaction and is deleted, and how it reads after each step.
+// A message is edited, gets a reaction and is deleted. The program prints the message after each step.
 func ExampleClient_ReadMessagesAfter() {
 	url, stop := exampleGateway()
 	defer stop()

@@ -51,7 +51,8 @@ func TestFlushWaitsForEveryOutcome(t *testing.T) {
 	})
 }
 
-// TestFlushNamesWhatIsPending: commands that were never sent are told apart from those that may have been committed.
+// TestFlushNamesWhatIsPending: commands that were never sent are distinguished from commands that may have been
+// committed.
 func TestFlushNamesWhatIsPending(t *testing.T) {
 	for name, end := range map[string]struct {
 		end   func(g *gateway, l *link, c *client.Client)
@@ -111,15 +112,15 @@ func TestCloseLogsWhatItDrops(t *testing.T) {
 	})
 }
 
-// TestCommandsCommitSoonAfterALongOutage: while NATS is away, a gateway keeps each try of a command for 8 s and then answers that
-// it is unavailable. However long that lasted, the next try follows within two seconds, so that a command is committed within two
-// seconds of the end of the outage.
+// TestCommandsCommitSoonAfterALongOutage: while NATS is unavailable, a gateway keeps each try of a command for 8 s and
+// then answers UNAVAILABLE. However long the outage was, the next try follows within two seconds. Therefore a command is
+// committed within two seconds after the outage.
 func TestCommandsCommitSoonAfterALongOutage(t *testing.T) {
 	for _, outage := range []time.Duration{10 * time.Second, time.Minute, 210 * time.Second, 24 * time.Hour} {
 		t.Run(outage.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGateway()
-				c, _ := start(t, g) // waits are at their bounds
+				c, _ := start(t, g) // with the maximum waits
 				l, _ := g.accept(t, connected())
 				ticket := enqueue(t, c, "a", "1")
 				const held = 8 * time.Second

@@ -18,7 +18,8 @@ func detachedAt(h *history, last uint64) *clientv1.ServerFrame {
 	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: h.id, Last: last}}}
 }
 
-// ofBob is a group that bob creates; create is the event that creates it, also for a second time.
+// ofBob returns a group that bob creates. create appends the event that creates the group; it may be called a second
+// time.
 func ofBob(t *testing.T) (h *history, create func()) {
 	t.Helper()
 	command := ids.Command(uuid.Must(uuid.NewV7()).String())
@@ -95,7 +96,7 @@ func TestAMembersCommandsAreSentAgainToAConversationThatWasCreatedAgain(t *testi
 	}
 }
 
-// The log went back while the user was not a member, and they were added again.
+// The log went back while the user was not a member; then the user was added again.
 func TestAMembersCommandsAreSentAgainAfterBeingAddedToALogThatWentBack(t *testing.T) {
 	for _, listed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -125,8 +126,8 @@ func TestAMembersCommandsAreSentAgainAfterBeingAddedToALogThatWentBack(t *testin
 	}
 }
 
-// A client that writes to a group right after creating it may receive the outcome before the gateway pushes Attached, which
-// carries the older head.
+// A client that writes to a group directly after creating it may receive the outcome before the gateway pushes Attached.
+// The head in Attached is then older than the outcome.
 func TestAnOutcomeThatOvertakesItsConversationIsNoFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()

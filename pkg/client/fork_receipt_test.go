@@ -17,7 +17,7 @@ func receiptOf(h *history, version int64) *clientv1.ServerFrame {
 	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Receipt{Receipt: &conversationv1.Receipt{ConversationId: h.id, Version: version}}}
 }
 
-// The version of a receipt may be lower after a restore of the server.
+// After the server was restored, receipts may have lower versions.
 func TestReceiptsComeAgainAfterAFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(8)
@@ -42,7 +42,7 @@ func TestReceiptsComeAgainAfterAFork(t *testing.T) {
 		l.send(receiptOf(h, 900))
 		synctest.Wait()
 		require.Equal(t, "version 900", f.told[len(f.told)-1])
-		// This receipt waits behind an event for a slow program when the fork is found.
+		// When the fork is found, this receipt is queued behind an event for a slow program.
 		l.send(h.push(8), receiptOf(h, 901))
 		synctest.Wait()
 		h.back(5)

@@ -23,7 +23,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// forks records calls of the program, in order: "seq" for an event and "from>to" for a fork.
+// forks records the calls of OnEvent and OnForked in order: "seq" for an event and "from>to" for a fork.
 type forks struct {
 	told  []string
 	forks []client.Fork
@@ -52,7 +52,7 @@ func positionOf(connect *clientv1.Connect, h *history) *clientv1.Position {
 	return nil
 }
 
-// answerReads answers all reads of the client until it sends another frame, which is returned; nil when the connection
+// answerReads answers all reads of the client until it sends another frame. It returns that frame; nil if the connection
 // ended.
 func (l *link) answerReads(t *testing.T, h *history) (f *clientv1.ClientFrame, reads []uint64) {
 	t.Helper()
@@ -75,9 +75,9 @@ func (l *link) answerReads(t *testing.T, h *history) (f *clientv1.ClientFrame, r
 func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		// grown is how many events the server has added since.
+		// grown is the number of events that the server has added since the fork.
 		grown int
-		// show makes the client detect the fork.
+		// show does something that makes the client detect the fork.
 		show func(t *testing.T, g *gateway, l *link, h *history) *link
 	}{
 		{"a Forked push, the log ends lower", 0, reconnectTold},
@@ -113,7 +113,7 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 				require.Equal(t, []string{"50", "50>40"}, f.told)
 
 				h.grow(1)
-				// The next event must chain to the common event.
+				// The next event does not chain to the common event.
 				astray := frame.ToClient(proto.CloneOf(h.events[40]))
 				astray.PrevHash = make([]byte, chain.Size)
 				sum := chain.Hash(frame.FromClient(astray))
@@ -134,7 +134,7 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 	}
 }
 
-// reconnected connects the client again, with its current position.
+// reconnected reconnects the client with its present position.
 func reconnected(t *testing.T, g *gateway, l *link, h *history) *link {
 	t.Helper()
 	l.cut()
@@ -151,7 +151,7 @@ func reconnectTold(t *testing.T, g *gateway, l *link, h *history) *link {
 	return l
 }
 
-// The server lost so many events that the client must look far back, where it remembers few events.
+// The server lost so many events that the client must search far back, where it remembers few events.
 func TestTheLastCommonEventIsFoundFarBack(t *testing.T) {
 	for _, back := range []uint64{1, 3, 500, 1000, 1500, 1999} {
 		synctest.Test(t, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestTheLastCommonEventIsFoundFarBack(t *testing.T) {
 			require.Len(t, slices.Compact(slices.Clone(reads)), len(reads), "nothing is read twice: %v", reads)
 			require.Len(t, f.forks, 1)
 			require.LessOrEqual(t, f.forks[0].To, back)
-			// There are two to four marks each time that the distance doubles.
+			// Each time that the distance doubles, there are two to four marks.
 			lost := 2000 - back
 			require.LessOrEqual(t, 2000-f.forks[0].To, max(2*lost, lost+32), "%d of %d", f.forks[0].To, back)
 			_, connect := g.accept(t, connected(h.info()))
@@ -224,7 +224,7 @@ func TestAHiddenStretchIsNoFork(t *testing.T) {
 	})
 }
 
-// The first event contains the hash of the one before it, which the program never received.
+// The first event contains the hash of the previous event, which the program never received.
 func TestTheEventBeforeTheFirstIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(6)
@@ -276,18 +276,18 @@ func TestAConversationThatOnlyLooksForkedGoesOn(t *testing.T) {
 		}
 		synctest.Wait()
 		l.cut()
-		// A gateway whose list is older than the client's position.
+		// The gateway's list is older than the client's position.
 		info := h.info()
 		info.Head = 3
 		l, _ = g.accept(t, connected(info))
 		h.grow(3)
-		l.send(h.push(6)) // not accepted while history is being read
+		l.send(h.push(6)) // not accepted while the client reads history
 		l.send(h.page(l.recv(t)))
 		f1 := l.recv(t)
 		require.Equal(t, uint64(5), f1.GetRead().GetAfter())
 		l.send(h.page(f1))
 		l.silent(t)
-		// A gateway that repeats an event with an invalid hash.
+		// The gateway repeats an event with an invalid hash.
 		odd := h.push(4)
 		odd.GetEvent().Hash = make([]byte, chain.Size)
 		l.send(odd)
@@ -296,7 +296,7 @@ func TestAConversationThatOnlyLooksForkedGoesOn(t *testing.T) {
 		require.Empty(t, f.forks)
 		require.Empty(t, v.broken)
 		require.Equal(t, upTo(1, 8), v.seqs(h.id))
-		// A gateway that reports a fork and pushes nothing more: the client reconnects.
+		// The gateway reports a fork and pushes nothing more, so the client reconnects.
 		l.send(forked(h, 8))
 		_, _ = l.answerReads(t, h)
 		_, connect := g.accept(t, connected(h.info()))
@@ -305,7 +305,7 @@ func TestAConversationThatOnlyLooksForkedGoesOn(t *testing.T) {
 	})
 }
 
-// serve commits the client's commands, once per command id, until the connection ends or no more frames come.
+// serve commits the client's commands, once per command id, until the connection ends or no more frames arrive.
 func (h *history) serve(t *testing.T, l *link) (said []string) {
 	t.Helper()
 	for {
@@ -404,7 +404,7 @@ func TestCommandsThatWaitGoAfterThoseThatAreSentAgain(t *testing.T) {
 	})
 }
 
-// The outcome is known, the event has not arrived yet, and the server loses it.
+// The outcome is known and the event has not arrived yet when the server loses the event.
 func TestACommittedCommandWhoseEventNeverCameIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(3)
@@ -458,14 +458,14 @@ func TestAConversationThatIsGoneIsCreatedAgainByItsCreator(t *testing.T) {
 		again := l.recv(t)
 		require.Equal(t, command, ids.Command(again.GetSubmit().GetCommandId()))
 		require.Empty(t, again.GetSubmit().GetConversationId())
-		l.silent(t) // the message waits for it
+		l.silent(t) // the message waits in the outbox
 		made(again)
 		require.Equal(t, []string{message.CommandID}, h.serve(t, l))
 		require.Equal(t, []string{"1", "2", "2>0", "1", "2"}, f.told)
 	})
 }
 
-// Events that were queued for a slow program are delivered before OnForked, and move no position after the fork.
+// Events that were queued for a slow program are delivered before OnForked. They do not move the position after the fork.
 func TestAForkIsToldInOrderToASlowProgram(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(8)

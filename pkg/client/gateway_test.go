@@ -28,12 +28,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// gateway is the server's end of connections that are kept in memory.
+// gateway is a fake gateway: the server's end of connections in memory.
 type gateway struct {
 	links chan *link
 
 	mu sync.Mutex
-	// down makes connecting fail.
+	// down, if set, is the error of connecting.
 	down error
 	// dialed are the times of all attempts to connect.
 	dialed []time.Time
@@ -63,7 +63,7 @@ func (g *gateway) setDown(err error) {
 	g.down = err
 }
 
-// link is one connection, as the gateway sees it; conn is the client's end of it.
+// link is the gateway's end of one connection; conn is the client's end.
 type link struct {
 	codec              frame.Codec
 	toClient, toServer chan []byte
@@ -86,7 +86,7 @@ func (c *conn) ReadMessage() ([]byte, error) {
 	case message := <-c.toClient:
 		return message, nil
 	case <-c.closed:
-		// Frames that were sent before the close still arrive.
+		// Frames sent before the close still arrive.
 		select {
 		case message := <-c.toClient:
 			return message, nil
@@ -135,7 +135,7 @@ func (l *link) send(frames ...*clientv1.ServerFrame) {
 	}
 }
 
-// next returns the next frame from the client; nil when the connection has ended.
+// next returns the next frame from the client; nil if the connection has ended.
 func (l *link) next() (*clientv1.ClientFrame, error) {
 	for len(l.pending) == 0 {
 		select {
@@ -193,7 +193,7 @@ func (l *link) recvAck(t *testing.T) map[string]*clientv1.AckPosition {
 	}
 }
 
-// silent requires that the client sends no more frames now.
+// silent requires that the client sends no frames now.
 func (l *link) silent(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
@@ -218,7 +218,7 @@ func connected(conversations ...*clientv1.Conversation) *clientv1.Connected {
 	return &clientv1.Connected{Conversations: conversations}
 }
 
-// history is a conversation's log, made by the rules that the server follows.
+// history is a conversation's log, made with the rules of the server.
 type history struct {
 	id     string
 	state  *conversation.State
@@ -263,7 +263,7 @@ func (h *history) apply(sender, command string, body *conversationv1.Body) (*con
 	return result.Event, nil
 }
 
-// stored returns a message as a store has it, by reading every later event.
+// stored returns a message with its present view row, computed from all later events.
 func (h *history) stored(seq uint64) *historyv1.StoredMessage {
 	message := &historyv1.StoredMessage{Event: h.events[seq-1], Row: &historyv1.MessageRow{Seq: seq}}
 	for _, event := range h.events[seq:] {
@@ -328,7 +328,7 @@ func (h *history) push(seq uint64) *clientv1.ServerFrame {
 	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: frame.ToClient(h.events[seq-1])}}
 }
 
-// back undoes everything above seq, as a restored backup does.
+// back undoes every event above seq, like restoring a backup.
 func (h *history) back(seq uint64) {
 	h.events, h.state = h.events[:seq:seq], nil
 	for _, event := range h.events {
@@ -412,7 +412,7 @@ func upTo(first, last uint64) []uint64 {
 	return seqs
 }
 
-// start starts a client whose waits between attempts have their maximum length.
+// start starts a client that always waits the maximum time between attempts.
 func start(t *testing.T, g *gateway, change ...func(*client.Config)) (*client.Client, *view) {
 	t.Helper()
 	v := &view{events: map[string][]client.Event{}}

@@ -18,7 +18,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// fault is a fault of one frame that the gateway is about to send.
+// fault is a fault that affects the next frame of the gateway.
 type fault int
 
 const (
@@ -34,7 +34,7 @@ const (
 	faults
 )
 
-// script is one run: its faults, in turn, and the user's actions.
+// script describes one run: the faults in order, and the user's actions.
 type script struct {
 	faults   []fault
 	commands int
@@ -43,7 +43,7 @@ type script struct {
 	slow     bool
 }
 
-// faulty is a gateway that behaves correctly except for the faults of the script; after those it always does.
+// faulty is a gateway with the faults of the script. After the last fault it behaves correctly.
 type faulty struct {
 	*gateway
 	t      *testing.T
@@ -52,11 +52,11 @@ type faulty struct {
 	turn   int
 	heal   chan struct{}
 	healed bool
-	// link is the connection, sent the newest seq pushed on it, beat the head at the last heartbeat.
+	// link is the connection. sent is the newest seq pushed on it. beat is the head in the last heartbeat.
 	link *link
 	sent uint64
 	beat uint64
-	// results are the outcomes by command id.
+	// results contains the outcomes by command id.
 	results map[string]uint64
 	failure error
 }
@@ -69,7 +69,7 @@ func (f *faulty) next() fault {
 	return f.script.faults[f.turn%len(f.script.faults)]
 }
 
-// run serves connections until the test ends, in one goroutine: time advances only when all others wait.
+// run serves connections until the test ends, on one goroutine. Time advances only while all other goroutines wait.
 func (f *faulty) run(stop <-chan struct{}) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -120,7 +120,7 @@ func (f *faulty) run(stop <-chan struct{}) {
 	}
 }
 
-// push sends the events that the client has not been sent yet.
+// push sends the events that the client was not sent yet.
 func (f *faulty) push() {
 	for f.link != nil && f.sent < f.h.head() {
 		f.sent++
@@ -208,9 +208,9 @@ func (f *faulty) answer(frame *clientv1.ClientFrame) {
 	}
 }
 
-// TestAnyInterleavingIsSeenOnceAndInOrder tests the promise of the package: whatever frames are lost, repeated, forged or
-// cut off, in the end the application has received 1..n in order, each once, and its commands are in the log once, in their
-// order.
+// TestAnyInterleavingIsSeenOnceAndInOrder tests the promise of the package. Whatever frames are lost, repeated, forged or
+// cut off, in the end the application has received events 1..n in order, each once. Its commands are in the log once, in
+// their order.
 func TestAnyInterleavingIsSeenOnceAndInOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := script{
@@ -228,7 +228,8 @@ func TestAnyInterleavingIsSeenOnceAndInOrder(t *testing.T) {
 	})
 }
 
-// play runs a script and returns what is wrong with what the application received.
+// play runs a script. It returns how the events that the application received differ from the expected ones; empty if
+// they do not differ.
 func play(t *testing.T, s script) (problem string) {
 	t.Helper()
 	f := &faulty{gateway: newGateway(), t: t, h: newHistory(1), script: s, results: map[string]uint64{}}

@@ -37,8 +37,8 @@ func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
 				}
 			}
 			require.NotEmpty(t, positions[h.id])
-			// One conversation that was not named, and one that is new: neither will be pushed from where the client needs
-			// it.
+			// One conversation was not named, and one is new. The gateway pushes neither from the position that the
+			// client needs.
 			info := h.info()
 			info.Head = 1<<40 + 3
 			l.send(&clientv1.ServerFrame{Id: 1, Message: &clientv1.ServerFrame_Connected{Connected: connected(info, joined.info())}})
@@ -53,9 +53,9 @@ func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
 	}
 }
 
-// TestAMembershipThatEndedIsNotedThoughConnectHadNoRoom: the user has left conversations that the first connect frame had no room
-// for, and one that it named. The gateway lists only conversations that the user is in, and reports the end of the others
-// only if connect named them.
+// TestAMembershipThatEndedIsNotedThoughConnectHadNoRoom: the user has left some conversations. The first connect frame
+// had no room for most of them, and named one. The gateway lists only conversations that the user is in. It reports the
+// end of the others only if connect named them.
 func TestAMembershipThatEndedIsNotedThoughConnectHadNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
@@ -80,7 +80,7 @@ func TestAMembershipThatEndedIsNotedThoughConnectHadNoRoom(t *testing.T) {
 			_, isNamed := named[id]
 			switch {
 			case !isNamed && len(passedOver) < 50:
-				h.grow(1) // the event that ended the membership
+				h.grow(1) // the event that ends the membership
 				passedOver = append(passedOver, h)
 			case isNamed && left == nil:
 				left = h

@@ -18,7 +18,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// outboxFixture is an outbox whose requests are not sent: the test answers them.
+// outboxFixture is an outbox whose requests are answered by the test instead of being sent.
 type outboxFixture struct {
 	*outbox
 
@@ -39,7 +39,7 @@ func textBody(text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
 }
 
-// give puts a message into the outbox whose text is its command id.
+// give puts a message into the outbox; its text is its command id.
 func (f *outboxFixture) give(t *testing.T, conversationID, commandID string) *Ticket {
 	t.Helper()
 	ticket, err := f.enqueue(t.Context(), newTicket(conversationID, commandID, textBody(commandID)))
@@ -81,7 +81,7 @@ func (f *outboxFixture) refuse(ticket *Ticket, code conversationv1.ErrorCode) {
 	}})
 }
 
-// outcome returns the error of a ticket, or its seq.
+// outcome returns the error of a ticket as text, or its seq.
 func outcome(t *Ticket) string {
 	select {
 	case <-t.Done():

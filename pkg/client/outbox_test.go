@@ -30,7 +30,7 @@ func TestOneCommandOfAConversationIsOnItsWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
 		c, _ := start(t, g)
-		// Submitted before there is a connection.
+		// These commands are submitted before there is a connection.
 		a1, a2 := enqueue(t, c, "a", "a1"), enqueue(t, c, "a", "a2")
 		l, _ := g.accept(t, connected())
 		f1 := l.recv(t)
@@ -38,7 +38,7 @@ func TestOneCommandOfAConversationIsOnItsWay(t *testing.T) {
 		require.Equal(t, a1.CommandID, f1.GetSubmit().GetCommandId())
 		require.True(t, conversation.ValidCommandID(a1.CommandID))
 		l.silent(t)
-		// Another conversation does not wait.
+		// A command of another conversation does not wait.
 		b1 := enqueue(t, c, "b", "b1")
 		fb := l.recv(t)
 		require.Equal(t, "b1", said(fb))
@@ -75,10 +75,10 @@ func TestTheOrderSurvivesLostConnectionsAndTemporaryErrors(t *testing.T) {
 		l.send(refuse(again.GetId(), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))
 		again = l.recv(t)
 		require.Equal(t, "1", said(again))
-		// The second try of this command: the wait has its maximum, twice the least.
+		// This is the second try of the command: its wait has the maximum, twice the minimum.
 		require.Equal(t, 400*time.Millisecond, time.Since(refused))
 
-		// Refused temporarily by the conversation rather than by the gateway, with a time to wait.
+		// This temporary refusal comes from the conversation, not from the gateway, and states a time to wait.
 		refused = time.Now()
 		l.send(&clientv1.ServerFrame{Id: again.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{
 			Error: &conversationv1.Error{Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, RetryAfterMs: 9000},
@@ -88,7 +88,7 @@ func TestTheOrderSurvivesLostConnectionsAndTemporaryErrors(t *testing.T) {
 		require.Equal(t, 9*time.Second, time.Since(refused))
 		l.send(commit(again, 1))
 
-		// The connection is lost while a temporary error is waited for: the wait continues.
+		// The connection is lost during the wait after a temporary error: the wait continues.
 		second := l.recv(t)
 		require.Equal(t, "2", said(second))
 		refused = time.Now()
@@ -126,7 +126,7 @@ func TestACommandWithoutAnAnswerIsSentAgain(t *testing.T) {
 		require.Equal(t, 10*time.Second, time.Since(sent))
 		require.NotEqual(t, first.GetId(), second.GetId())
 		require.Equal(t, ticket.CommandID, second.GetSubmit().GetCommandId())
-		// The late answer to the first try is ignored; the answer to the second counts, once.
+		// The late answer to the first try is ignored. Only the first answer to the second try counts.
 		l.send(commit(first, 5), commit(second, 5), commit(second, 6))
 		outcome, err := ticket.Wait(t.Context())
 		require.NoError(t, err)
@@ -165,7 +165,7 @@ func TestTheOutboxIsBounded(t *testing.T) {
 		enqueue(t, c, "b", "2")
 		_, err := c.Enqueue("c", text("3"))
 		require.ErrorIs(t, err, client.ErrOutboxFull)
-		// The same command again is not an additional one.
+		// Submitting the same command again does not add a command.
 		same, err := c.EnqueueID("a", first.CommandID, text("1"))
 		require.NoError(t, err)
 		require.Same(t, first, same)
@@ -205,7 +205,8 @@ func TestCancellingAWait(t *testing.T) {
 		require.NotErrorIs(t, err, client.ErrOutcomeUnknown)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 
-		// A command that was sent may still be committed and can be waited for; a command that was not sent is withdrawn.
+		// A command that was sent may still be committed, so its ticket stays valid. A command that was not sent is
+		// withdrawn.
 		ticket, err := c.EnqueueID("a", id, text("sent"))
 		require.NoError(t, err)
 		l.send(commit(f, 1))
@@ -277,7 +278,7 @@ func TestManyCommandsGoInMessagesThatTheGatewayTakes(t *testing.T) {
 		}
 		l, _ := g.accept(t, &clientv1.Connected{MaxFrameBytes: 2000})
 		for range 300 {
-			// The decoder refuses more than 64 frames.
+			// The decoder refuses a message with more than 64 frames.
 			l.recv(t)
 			require.LessOrEqual(t, len(l.pending), 63)
 		}

@@ -7,7 +7,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 )
 
-// The program of README.md, which shows greet word for word.
+// This is the program in README.md. README.md contains the function greet verbatim.
 
 func greet(ctx context.Context, url string, token func(context.Context) (string, error), show func(sender, text string)) error {
 	c, err := client.New(client.Config{

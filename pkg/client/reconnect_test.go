@@ -16,7 +16,7 @@ func TestWhetherTheClientMustStayAway(t *testing.T) {
 	refusal := func(code conversationv1.ErrorCode) *conversationv1.Error { return &conversationv1.Error{Code: code} }
 	for name, test := range map[string]struct {
 		end link.End
-		// closed is the code of a *ClosedError; 0 if the client reconnects.
+		// closed is the code of the expected *ClosedError; 0 if the client reconnects.
 		closed errcode.CloseCode
 	}{
 		"lost":                            {end: link.End{Err: lost}},

@@ -65,7 +65,7 @@ func TestAGapIsFilledBeforeWhatComesAfterIt(t *testing.T) {
 		l.send(h.push(7))
 		l.silent(t)
 		require.Equal(t, upTo(1, 1), v.seqs(h.id))
-		// The page ends within the gap; the rest is requested, except for events that arrived meanwhile.
+		// The page ends within the gap. The client requests the rest, except for events that arrived meanwhile.
 		page := h.page(read)
 		page.GetPage().Events, page.GetPage().More = page.GetPage().GetEvents()[:2], true
 		l.send(page)
@@ -97,7 +97,7 @@ func TestAHeartbeatShowsTheLossOfTheLastEvent(t *testing.T) {
 	})
 }
 
-// silentButPong is silent, except for pongs and acknowledgements.
+// silentButPong requires that the client sends only pongs and acknowledgements.
 func (l *link) silentButPong(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
@@ -116,7 +116,7 @@ func TestABacklogThatIsStillComingIsNotReadBesides(t *testing.T) {
 		l.send(h.push(1), h.beat())
 		l.send(h.push(2), h.beat())
 		l.silentButPong(t)
-		// When the backlog stops arriving, it is requested.
+		// When no more of the backlog arrives, the client requests the rest.
 		l.send(h.beat())
 		l.send(h.page(l.recv(t)))
 		l.silentButPong(t)
@@ -140,7 +140,7 @@ func TestAReadThatBringsNothingIsRepeatedAndThenBelieved(t *testing.T) {
 		time.Sleep(time.Minute)
 		l.silentButPong(t)
 		require.Equal(t, upTo(1, 1), v.seqs(h.id))
-		// A new head resets the count.
+		// A new head resets the count of empty pages.
 		l.send(h.beat())
 		empty()
 		l.send(h.page(l.recv(t)))
@@ -160,8 +160,8 @@ func TestHiddenStretches(t *testing.T) {
 		l.send(h.push(1), hide(h, 2, 4), hide(h, 2, 4), h.push(5))
 		l.silent(t)
 		require.Equal(t, []uint64{1, 5}, v.seqs(h.id))
-		// One hidden stretch begins before the last event; one is beyond a gap, which is read with the hidden stretches in
-		// it.
+		// One hidden stretch begins before the last event. The other is beyond a gap, so it is read together with the
+		// events in the gap.
 		l.send(hide(h, 4, 7), h.push(8), hide(h, 12, 13))
 		f := l.recv(t)
 		require.Equal(t, uint64(8), f.GetRead().GetAfter())
@@ -278,7 +278,7 @@ func TestAConversationThatIsJoinedBeginsWithTheJoining(t *testing.T) {
 		l.silent(t)
 		require.Equal(t, upTo(5, 6), v.seqs(live.id))
 		l.cut()
-		// A conversation that was joined while the client was offline does not begin at its head, either.
+		// A conversation joined while the client was offline does not begin at its head either.
 		info = away.info()
 		info.JoinedSeq = 4
 		l, connect = g.accept(t, connected(live.info(), info))
@@ -297,7 +297,7 @@ func TestConversationsBeyondTheFirstPageAreListed(t *testing.T) {
 		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{first.info()}, More: true})
 		f := l.recv(t)
 		require.Equal(t, first.id, f.GetListConversations().GetAfter())
-		// The event is pushed before the list is answered: it is included in the head of the list, but not in that at
+		// The event is pushed before the list is answered. It is included in the head in the list, but not in the head at
 		// connect.
 		rest.grow(1)
 		l.send(rest.push(3))
@@ -324,7 +324,7 @@ func TestAListThatIsRefusedIsAskedForAgain(t *testing.T) {
 				Conversations: []*clientv1.Conversation{h.info()}, More: more,
 			}}})
 		}
-		// Permanently, as far as the gateway knows, and with an answer of the wrong type.
+		// The gateway refuses permanently, or sends an answer of the wrong type.
 		f := l.recv(t)
 		for _, wait := range []time.Duration{200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond} {
 			refused := time.Now()
@@ -350,7 +350,7 @@ func TestAListThatIsRefusedIsAskedForAgain(t *testing.T) {
 		_, known := c.Position(third.id)
 		require.True(t, known)
 
-		// When the connection ends meanwhile, the list is no longer requested.
+		// When the connection ends, the client stops requesting the list.
 		l.cut()
 		l, _ = g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{first.info()}, More: true})
 		l.send(refuse(nextList(t, l).GetId(), conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN))
@@ -393,7 +393,7 @@ func TestAMembershipThatEnds(t *testing.T) {
 		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{h.info()}})
 		l.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: unknown.id}}})
 		l.send(h.push(1), h.push(2), &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: h.id, Last: 4}}})
-		// The last events were lost; they are delivered before the end.
+		// The last events were lost; they are delivered before the end of the membership.
 		page := h.page(l.recv(t))
 		page.GetPage().Events = page.GetPage().GetEvents()[:2]
 		l.send(page)
@@ -451,7 +451,7 @@ func TestPositionsOutliveTheProcess(t *testing.T) {
 		_, v = start(t, g, with)
 		l, connect := g.accept(t, connected(h.info()))
 		require.Equal(t, map[string]uint64{h.id: 8}, resumed(connect))
-		// The chain is checked across the restart: this event is valid in itself, but follows another one.
+		// The chain is checked across the restart. This event is valid in itself, but follows another event.
 		forged := frame.ToClient(proto.CloneOf(h.events[8]))
 		forged.PrevHash = make([]byte, chain.Size)
 		sum := chain.Hash(frame.FromClient(forged))
@@ -542,7 +542,7 @@ func TestAcksAreCollected(t *testing.T) {
 		require.Equal(t, uint64(1), acks[other.id].GetDelivered())
 		require.Equal(t, uint64(1), acks[other.id].GetRead(), "nobody has read what they have not received")
 
-		// Many events are acknowledged at once.
+		// An acknowledgement of many events is sent at once.
 		began = time.Now()
 		for seq := uint64(4); seq <= 67; seq++ {
 			l.send(h.push(seq))
@@ -550,13 +550,13 @@ func TestAcksAreCollected(t *testing.T) {
 		require.Equal(t, uint64(67), l.recvAck(t)[h.id].GetDelivered())
 		require.Zero(t, time.Since(began))
 
-		// An event that is sent again was not acknowledged.
+		// If an event is sent again, the gateway did not get its acknowledgement.
 		l.send(h.push(60))
 		require.Equal(t, uint64(67), l.recvAck(t)[h.id].GetDelivered())
 		time.Sleep(time.Minute)
 		l.silent(t)
 
-		// Close sends the due acknowledgement.
+		// Close sends the acknowledgement that is due.
 		l.send(h.push(68))
 		synctest.Wait()
 		require.NoError(t, c.Close())
@@ -629,7 +629,7 @@ func TestReading(t *testing.T) {
 				require.NoError(t, err, test.name)
 			}
 		}
-		// A temporary refusal is retried, a permanent one is returned.
+		// A temporary refusal is retried; a permanent refusal is returned.
 		done := make(chan error, 1)
 		go func() { _, err := c.ReadAfter(t.Context(), h.id, 0, 0); done <- err }()
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))

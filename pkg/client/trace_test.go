@@ -179,7 +179,7 @@ func TestAReceivedEventGoesOnWithItsTrace(t *testing.T) {
 		})
 		l, _ := g.accept(t, connected(h.info()))
 		came := time.Now()
-		// The third event arrives before the second, is held, and keeps its trace; the last one has no trace.
+		// The third event arrives before the second, is held, and keeps its trace. The last event has no valid trace.
 		l.send(h.push(1), traced(h.push(3), otherTrace), traced(h.push(4), "nonsense"))
 		time.Sleep(time.Second)
 		l.send(h.page(l.recv(t)))

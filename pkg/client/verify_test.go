@@ -19,8 +19,8 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// add appends an event of a kind that this build does not know. The state cannot be computed from it, so nothing can be
-// applied after it.
+// add appends an event of a kind that this build does not know. No command can be applied afterwards, because the state
+// after such an event cannot be computed.
 func (h *history) add(kind conversationv1.EventKind, body []byte, change ...func(*conversationv1.Event)) {
 	event := &conversationv1.Event{
 		ConversationId: h.id, Seq: h.head() + 1, TimeMs: 1, Sender: "bob", CommandId: uuid.Must(uuid.NewV7()).String(),
@@ -41,7 +41,7 @@ func encoded(body *conversationv1.Body) []byte {
 	return data
 }
 
-// log is a log with an event of each sort at a fixed place.
+// newerLog returns a log with an event of each form at a fixed seq.
 func newerLog() *history {
 	h := newHistory(2)
 	h.add(2, encoded(text("plain")))                                                                  // 3
@@ -146,7 +146,7 @@ func TestWhatAServerTakesAwayOrChangesIsTampering(t *testing.T) {
 					page := h.page(l.recv(t))
 					spoil(page.GetPage().GetEvents()[0])
 					l.send(page)
-					l.send(h.page(l.recv(t))) // the event that is tampered with
+					l.send(h.page(l.recv(t))) // the event with which the test has tampered
 					l.silent(t)
 					require.Equal(t, upTo(1, 1), v.seqs(h.id))
 					require.Len(t, v.broken, 1)

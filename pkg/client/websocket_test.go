@@ -64,7 +64,7 @@ func TestOverTLSWithAnAuthorityOfOnesOwn(t *testing.T) {
 	server := httptest.NewUnstartedServer(webSocketHandler([]string{"runnel.v1.proto"}, func(f *clientv1.ClientFrame) ([]*clientv1.ServerFrame, error) {
 		return []*clientv1.ServerFrame{{Id: f.GetId(), Message: &clientv1.ServerFrame_Connected{Connected: &clientv1.Connected{UserId: "alice"}}}}, nil
 	}))
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // records that the client does not trust the server
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // otherwise it logs that the client does not trust the server
 	server.StartTLS()
 	defer server.Close()
 	authority := x509.NewCertPool()
@@ -115,7 +115,7 @@ func (f *failures) Handle(_ context.Context, line slog.Record) error {
 
 func TestOverARealSocket(t *testing.T) {
 	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
-		// A message that is larger than the buffers for reading and writing.
+		// The message is larger than the buffers for reading and writing.
 		long := strings.Repeat("hello ", 1300)
 		h := newHistory(1)
 		url, stop := serveWebSocket([]string{codec.Subprotocol()}, func(f *clientv1.ClientFrame) ([]*clientv1.ServerFrame, error) {

@@ -21,7 +21,7 @@ func text(s string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: s}}}
 }
 
-// An error of Make is not an outcome, and names the invalid field.
+// An error of Make is not an outcome. It names the invalid field.
 func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 	good := func() commands.Request {
 		return commands.Request{Sender: "ann", ConversationID: groupID, CommandID: commandID, Body: text("hello"), Attempt: protocol.MaxAttempt}
@@ -75,7 +75,7 @@ func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 	require.Contains(t, refusal.GetMessage(), "installation's level", "it says what to do")
 }
 
-// A create names no conversation: its id follows from the command.
+// A create names no conversation, because its id is computed from the command.
 func TestACreateGetsItsId(t *testing.T) {
 	command, refusal := commands.Make(commands.Request{Sender: "ann", CommandID: commandID, Body: &conversationv1.Body{
 		Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP, Name: "x", Members: []string{"bob"}}},
@@ -97,7 +97,7 @@ func TestBodiesAreEncodedCanonically(t *testing.T) {
 	}
 }
 
-// Services may send commands that users may not, also to conversations that a newer build created.
+// Services may send commands that users may not send, including commands to conversations that a newer build created.
 func TestTheServerMayErase(t *testing.T) {
 	erase := &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: &conversationv1.Erase{Sender: "bob"}}}
 	for _, id := range []string{groupID, "p" + groupID[1:]} {
@@ -112,7 +112,7 @@ func TestTheServerMayErase(t *testing.T) {
 	require.Equal(t, "conversation_id", refusal.GetField())
 }
 
-// A dead letter is carried out unchanged, in the next attempt.
+// A command that became a dead letter is made again unchanged, in the next attempt.
 func TestACommandThatWasPutAsideIsMadeAnew(t *testing.T) {
 	command, refusal := commands.Make(commands.Request{Sender: "ann", ConversationID: groupID, CommandID: commandID, Attempt: 3, Body: text("x")}, 1)
 	require.Nil(t, refusal)

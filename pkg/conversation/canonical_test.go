@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// notCanonical returns why an encoding is not canonical; empty when it is. It walks the wire form along the schema.
+// notCanonical returns why an encoding is not canonical; empty if it is. It follows the wire form along the schema.
 func notCanonical(t *testing.T, schema protoreflect.MessageDescriptor, data []byte) string {
 	t.Helper()
 	last, lastKey := protowire.Number(0), ""
@@ -65,7 +65,7 @@ var idFields = map[protoreflect.FullName]bool{
 	"runnel.conversation.v1.Erase.sender":        true,
 }
 
-// freeText returns a field of a message, at any depth, that may contain free text; nil when there is none.
+// freeText returns a field of a message, at any depth, that may contain free text; nil if there is none.
 func freeText(m protoreflect.Message) protoreflect.FieldDescriptor {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {

@@ -57,7 +57,7 @@ func rename(name string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
 }
 
-// room is a conversation to which commands are applied one by one, with a store in memory.
+// room is a conversation with a store in memory. Commands are applied one by one.
 type room struct {
 	id    string
 	state *conversation.State
@@ -98,7 +98,7 @@ func TestApplyDecidesWhoMayDoWhat(t *testing.T) {
 	type step struct {
 		sender string
 		body   *conversationv1.Body
-		code   conversationv1.ErrorCode // 0 if it is carried out
+		code   conversationv1.ErrorCode // 0 if the command is carried out
 	}
 	for name, steps := range map[string][]step{
 		"a group's life": {
@@ -115,7 +115,7 @@ func TestApplyDecidesWhoMayDoWhat(t *testing.T) {
 			{"bob", rename("new"), 0},
 			{"ann", leave(), 0},
 			{"dan", remove("bob"), forbidden},
-			{"bob", remove("dan"), 0}, // the member of longest standing owns it now
+			{"bob", remove("dan"), 0}, // the member of longest standing is the owner now
 			{"bob", leave(), 0},
 			{"bob", add("ann"), notFound},
 		},
@@ -128,7 +128,7 @@ func TestApplyDecidesWhoMayDoWhat(t *testing.T) {
 			{"ann", remove("bob"), forbidden},
 		},
 		"what does not exist looks like what is not yours": {
-			{"ann", text("hi"), invalid}, // without an id nothing can be asked
+			{"ann", text("hi"), invalid}, // no command is accepted without an id
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -187,10 +187,10 @@ func TestConflictsComparesBodies(t *testing.T) {
 	require.True(t, conversation.Conflicts(first, command(t, text("two"))))
 	require.True(t, conversation.Conflicts(first, command(t, leave())))
 
-	// The same fields in another order: another client or gateway may encode in another way.
+	// The same fields in another order: another client or gateway may encode in that order.
 	other := command(t, text("one"))
 	inner := protowire.AppendTag(nil, 2, protowire.VarintType)
-	inner = protowire.AppendVarint(inner, 0) // an implicit default that should have been left out
+	inner = protowire.AppendVarint(inner, 0) // the canonical form leaves out an implicit default
 	inner = protowire.AppendString(protowire.AppendTag(inner, 1, protowire.BytesType), "one")
 	other.Body = protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), inner)
 	require.False(t, conversation.Conflicts(first, other), "canonically they are the same")

@@ -14,7 +14,7 @@ const (
 	anEdit   = conversationv1.EventKind_EVENT_KIND_EDITED
 )
 
-// An erasure covers the events below it that have everything that it names.
+// An erasure covers the earlier events that match everything it names.
 func TestWhatAnErasureCovers(t *testing.T) {
 	message := &conversationv1.Event{Seq: 5, Kind: aMessage, Sender: "ann", TimeMs: 100}
 	edit := &conversationv1.Event{Seq: 6, Kind: anEdit, Sender: "ann", TimeMs: 110, HeaderExtra: encode(&conversationv1.Targets{Seqs: []uint64{5}})}
@@ -46,7 +46,7 @@ func TestWhatAnErasureCovers(t *testing.T) {
 	require.False(t, IsErasure(&conversationv1.Body{}))
 }
 
-// The name goes with the event that gave it.
+// Erasing the event that set the name also erases the name.
 func TestErasingTheNamesEventErasesTheName(t *testing.T) {
 	source := NameSource{Seq: 3, Sender: "ann", TimeMs: 100}
 	for name, c := range map[string]struct {

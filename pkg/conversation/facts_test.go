@@ -26,7 +26,7 @@ func dropped(target, seq uint64) *historyv1.Effect {
 	return &historyv1.Effect{Effect: &historyv1.Effect_DropReactions{DropReactions: &historyv1.DropReactions{Target: target, Seq: seq}}}
 }
 
-// Facts read through to their base and never write to it, until they are merged.
+// Lookups in facts continue in their base. Writes never change the base until the facts are merged.
 func TestFactsOverABase(t *testing.T) {
 	ann := Need{Seq: 1, User: "ann"}
 	base := NewFacts(nil)
@@ -64,7 +64,7 @@ func TestFactsOverABase(t *testing.T) {
 	require.True(t, base.Knows(Need{Seq: 3}))
 }
 
-// An erasure marks the events that it names, if they are of its kinds.
+// An erasure marks the listed events as erased, if they are of its kinds.
 func TestFactsAreErased(t *testing.T) {
 	base := NewFacts(nil)
 	for seq := range ids.Seq(4) {

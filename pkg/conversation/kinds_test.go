@@ -55,8 +55,8 @@ func erase(e *conversationv1.Erase) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: e}}
 }
 
-// vectorFile holds bodies of each kind: in protobuf JSON and as canonical bytes. The first of a kind has the name of its action, others
-// that name, a colon and what they show.
+// vectorFile contains bodies of each kind, in protobuf JSON and as canonical bytes. The first vector of a kind has the
+// name of its action. Further vectors have that name, a colon and the case that they show.
 const vectorFile = "kinds.json"
 
 type kindVector struct {
@@ -64,8 +64,8 @@ type kindVector struct {
 	Canonical string          `json:"canonical"`
 }
 
-// TestEveryActionIsComplete: each field of Body's oneof has a number that is an EventKind and an action's, a row in the table,
-// a sentence of documentation, roles, and a vector.
+// TestEveryActionIsComplete: each field of Body's oneof has a number in the range of actions that is also an EventKind, a
+// row in the table, a sentence of documentation, roles, and a vector.
 func TestEveryActionIsComplete(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("testdata", vectorFile))
 	require.NoError(t, err)
@@ -142,7 +142,8 @@ func TestTheReadmeListsEveryKind(t *testing.T) {
 	require.Equal(t, table.String(), inside, "rewrite it with `go test ./pkg/conversation -update`")
 }
 
-// TestTheRowSaysWhatChangesMembers: gateways and workers search for memberships only if the row says that there are some.
+// TestTheRowSaysWhatChangesMembers: gateways and workers look for changed memberships only if the kind's row says that
+// the kind changes memberships.
 func TestTheRowSaysWhatChangesMembers(t *testing.T) {
 	seen := map[conversationv1.EventKind]bool{}
 	var r room
@@ -176,7 +177,7 @@ func TestTheRowSaysWhatChangesMembers(t *testing.T) {
 	}
 }
 
-// TestTheRowSaysWhatErases: gateways remove content from memory only if the row says that it was erased.
+// TestTheRowSaysWhatErases: gateways remove content from memory only if the kind's row says that the kind erases.
 func TestTheRowSaysWhatErases(t *testing.T) {
 	var r room
 	for _, s := range []struct {
@@ -236,7 +237,7 @@ func TestEditsDeletesAndReactions(t *testing.T) {
 		{"ann", del(7), 0},                                              // 10: the owner may delete it
 		{"ann", erase(&conversationv1.Erase{Sender: "bob"}), forbidden}, // clients may never erase
 		{string(conversation.ServerUser), erase(&conversationv1.Erase{Sender: "bob"}), 0}, // 11
-		{string(conversation.ServerUser), text("hello"), forbidden},                       // and the server may send nothing else
+		{string(conversation.ServerUser), text("hello"), forbidden},                       // the server may send nothing else
 		{string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{99}}), invalid},
 	} {
 		require.Equal(t, s.code, r.apply(s.sender, s.body).GetCode(), "step %d", i)
@@ -324,8 +325,8 @@ func TestReactionsOfAUserAreLimited(t *testing.T) {
 	require.Nil(t, r.apply("ann", react(2, "x")))
 }
 
-// TestTextsAreStoredAsTheyCame: every line break that plain text has is allowed in messages and edits, and no other control
-// character. Builds of level 1 refuse carriage returns, so that texts with them need level 2.
+// TestTextsAreStoredAsTheyCame: messages and edits may contain every line break of plain text, and no other control
+// character. Builds of level 1 refuse carriage returns, so texts with carriage returns need level 2.
 func TestTextsAreStoredAsTheyCame(t *testing.T) {
 	bodies := map[string]func(string) *conversationv1.Body{
 		"message": text, "edit": func(s string) *conversationv1.Body { return edit(2, s) },
@@ -360,7 +361,7 @@ func TestTextsAreStoredAsTheyCame(t *testing.T) {
 	require.Equal(t, conversation.Level(1), conversation.LevelOf(rename("a")))
 }
 
-// TestAKindOfTheFutureIsNotJudged: a part that does not know a kind must not refuse it.
+// TestAKindOfTheFutureIsNotJudged: a part must not refuse a command of a kind that it does not know.
 func TestAKindOfTheFutureIsNotJudged(t *testing.T) {
 	future := protowire.AppendBytes(protowire.AppendTag(nil, 998, protowire.BytesType), nil)
 	c := command(t, text("x"))
@@ -390,7 +391,7 @@ func TestARetriedMapIsTheSame(t *testing.T) {
 	require.Empty(t, notCanonical(t, body.ProtoReflect().Descriptor(), first))
 }
 
-// TestAnErasedLogFoldsToTheSameMembers: no data that decides about membership can be erased.
+// TestAnErasedLogFoldsToTheSameMembers: erasing never removes data that decides about membership.
 func TestAnErasedLogFoldsToTheSameMembers(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob")))

@@ -13,7 +13,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Whom the owner removed, only the owner brings back.
+// Only the owner can add a user again whom the owner removed.
 func TestOnlyTheOwnerAddsARemovedUserAgain(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob", "mallory")))
@@ -28,7 +28,7 @@ func TestOnlyTheOwnerAddsARemovedUserAgain(t *testing.T) {
 	require.Nil(t, r.apply("bob", add("mallory")), "who left may be added by any member")
 }
 
-// A creator who left does not get the group back by being added again, not even after removing everybody else.
+// A creator who left does not become the owner again by being added, not even after removing all other members.
 func TestACreatorWhoComesBackIsNoOwner(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob", "cem")))
@@ -44,13 +44,14 @@ func TestACreatorWhoComesBackIsNoOwner(t *testing.T) {
 	require.Equal(t, ids.User("cem"), r.state.Owner())
 }
 
-// model is what the group should be: who is a member since when, who began with it, and how each former member left.
+// model is the expected state of the group: the members with the start of each membership, the creator, and how each
+// former member left.
 type model struct {
 	since   map[ids.User]ids.Seq
 	removed map[ids.User]ids.Seq
 }
 
-// owner is the creator until they leave for the first time, then the member of longest standing.
+// owner returns the creator until the creator leaves for the first time, then the member of longest standing.
 func (m *model) owner(creator ids.User) (owner ids.User) {
 	if m.since[creator] == 1 {
 		return creator
@@ -63,8 +64,8 @@ func (m *model) owner(creator ids.User) (owner ids.User) {
 	return owner
 }
 
-// Random adds, removals, leaves and returns: a member owns the group by standing alone, removed users come back by the owner
-// alone, and the state follows from the log.
+// Random adds, removals, leaves and returns keep three rules: only standing decides about ownership, only the owner adds
+// removed users again, and the state is computed from the log.
 func TestMembershipsAgainstAModel(t *testing.T) {
 	users := []string{"ann", "bob", "cem", "dan"}
 	rapid.Check(t, func(t *rapid.T) {

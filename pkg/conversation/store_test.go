@@ -13,14 +13,14 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// store is a model of history's data about one conversation: the log, and the rows that effects write.
+// store is a model of history's data about one conversation: the log, and the rows written by effects.
 type store struct {
 	events    []*conversationv1.Event
 	rows      map[uint64]*historyv1.MessageRow
 	reactions []*historyv1.Reaction
 }
 
-// commit stores an event and carries out its effects, as history does in one transaction.
+// commit stores an event and carries out its effects, like a transaction of history.
 func (s *store) commit(event *conversationv1.Event, effects []*historyv1.Effect) {
 	s.events = append(s.events, event)
 	s.carryOut(effects)
@@ -74,7 +74,7 @@ func (s *store) erase(e *historyv1.EraseEvents) {
 	}
 }
 
-// fact answers a need as GetFacts does.
+// fact answers a need like GetFacts.
 func (s *store) fact(need conversation.Need) *historyv1.Fact {
 	if need.Seq == 0 || need.Seq > ids.Seq(len(s.events)) {
 		return nil
@@ -91,7 +91,7 @@ func (s *store) fact(need conversation.Need) *historyv1.Fact {
 	return fact
 }
 
-// view returns a message as ReadMessages does.
+// view returns a message like ReadMessages.
 func (s *store) view(seq uint64) *historyv1.StoredMessage {
 	stored := &historyv1.StoredMessage{Event: s.events[seq-1], Row: s.rows[seq]}
 	if edited := s.rows[seq].GetEditSeq(); edited != 0 {
@@ -111,7 +111,7 @@ func replay(events []*conversationv1.Event) (*conversation.State, *store) {
 		}
 		next, effects := conversation.Replay(state, facts, event)
 		for _, effect := range effects {
-			if effect.GetEraseEvents() == nil { // erased content is already missing
+			if effect.GetEraseEvents() == nil { // erased content is already missing in the log
 				rebuilt.carryOut([]*historyv1.Effect{effect})
 			}
 		}

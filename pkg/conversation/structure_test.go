@@ -8,7 +8,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// A verifier accepts an event without content only of a kind that can be erased. Its list must be that of the table.
+// A verifier accepts an event without content only if its kind can be erased. The verifier's list of other kinds must
+// match the table.
 func TestVerifiersKnowWhatCannotBeErased(t *testing.T) {
 	for _, kind := range Kinds() {
 		require.Equal(t, rowOf(kind).class == Structure, chain.IsStructure(kind), "%s", kind)

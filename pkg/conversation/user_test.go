@@ -69,8 +69,8 @@ func TestWhatAPersonTypes(t *testing.T) {
 	require.ErrorIs(t, err, conversation.ErrUserUnprintable)
 }
 
-// TestMappingIsReversible tries random names, most of them made of what the mapping itself uses: each maps back to itself, no two
-// share an id, and every valid id is the id of exactly one name.
+// TestMappingIsReversible tries random names, mostly of characters that the mapping itself uses. Each name maps to an id
+// that maps back, no two names share an id, and every valid id belongs to exactly one name.
 func TestMappingIsReversible(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	alphabet := []string{"a", "Z", "0", "9", "7", "C", "E", "_", "-", "~", "~7C", "~7E", "|", "@", ".", " ", "é", "\u6f22", "\u202e", "\xff"}
@@ -91,7 +91,7 @@ func TestMappingIsReversible(t *testing.T) {
 			}
 			names[id] = name
 		}
-		if conversation.ValidUser(name) { // the text as an id
+		if conversation.ValidUser(name) { // the text is itself a valid id
 			mapped, err := conversation.MapUser(conversation.OriginalUser(ids.User(name)))
 			require.NoError(t, err)
 			require.Equal(t, ids.User(name), mapped, "the only id of its name")
@@ -117,7 +117,7 @@ func FuzzMapUser(f *testing.F) {
 	})
 }
 
-// Builds that know only level 1 refuse mapped ids, so every command that names one needs level 2.
+// Builds that know only level 1 refuse mapped ids, so every command with a mapped id needs level 2.
 func TestMappedUsersNeedLevel2(t *testing.T) {
 	for user, level := range map[string]conversation.Level{"bob": 1, "bob~40x": 2, "~40x": 2} {
 		for name, body := range map[string]*conversationv1.Body{

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// gateway answers with its name, waits, fails or panics, depending on the user in the query.
+// gateway is a fake service. Depending on the user in the query it answers with its name, waits, fails or panics.
 type gateway struct {
 	gatewayv1.UnimplementedGatewayServiceServer
 
@@ -154,7 +154,7 @@ func TestOneThatFails(t *testing.T) {
 	}
 }
 
-// An instance that does not answer is named, and the answers of the others are returned all the same.
+// An instance that does not answer is listed as missing. The answers of the others are still returned.
 func TestOneThatIsSilent(t *testing.T) {
 	x := setup(t)
 	asker, _ := x.run("delivery", "d", nil)
@@ -216,7 +216,7 @@ func TestAskOne(t *testing.T) {
 	require.Equal(t, codes.NotFound, status.Code(err))
 }
 
-// Queries above the limit of concurrent ones are refused, not queued.
+// Queries above the limit of concurrent queries are refused, not queued.
 func TestTooManyQuestions(t *testing.T) {
 	x := setup(t)
 	asker, _ := x.run("delivery", "d", nil)
@@ -243,7 +243,7 @@ func TestTooManyQuestions(t *testing.T) {
 	}
 }
 
-// publish sends a message on a subject of the fleet, from outside of it.
+// publish sends a message on a subject of the fleet without being an instance.
 func (x *fixture) publish(subject string, alive ...*brokerv1.Alive) {
 	x.t.Helper()
 	nc := x.nc()
@@ -255,12 +255,12 @@ func (x *fixture) publish(subject string, alive ...*brokerv1.Alive) {
 	require.NoError(x.t, nc.Flush())
 }
 
-// Names come from others and are kept, so their size must be limited; and they become part of subjects.
+// Names come from other instances and are stored, so their size must be limited. They also become parts of subjects.
 func TestNamesThatAreNone(t *testing.T) {
 	x := setup(t)
 	asker, _ := x.run("delivery", "d", nil)
 	x.run("gateway", "a", &gateway{name: "a"})
-	x.known(asker, 1) // it has subscribed
+	x.known(asker, 1) // the instance has subscribed
 	long := strings.Repeat("x", 65)
 	x.publish("ops.alive",
 		&brokerv1.Alive{Instance: long, Service: "gateway"}, &brokerv1.Alive{Instance: "c", Service: long},
@@ -273,7 +273,8 @@ func TestNamesThatAreNone(t *testing.T) {
 	require.Empty(t, asker.Members(long))
 }
 
-// However often signs of life are requested, an instance sends only a few per second: every instance receives them.
+// However often signs of life are requested, an instance sends only a few per second, because every instance receives
+// them.
 func TestEverybodyIsAskedTooOften(t *testing.T) {
 	x := setup(t)
 	listener := x.nc()

@@ -13,7 +13,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 )
 
-// hears returns an instance without NATS that can receive signs of life.
+// hears returns an instance that can receive signs of life without NATS.
 func hears() *Fleet {
 	f := New(Config{Service: "delivery", Instance: "d", Log: slog.New(slog.DiscardHandler)})
 	f.listening = time.Now()
@@ -27,7 +27,7 @@ func (f *Fleet) hearOf(t *testing.T, alive *brokerv1.Alive) {
 	f.hear(&nats.Msg{Data: data})
 }
 
-// The records of a silent instance may be missing: Settled returns the time since which none has gone.
+// The records of an instance that went silent may be missing. Settled returns the time since which no instance has gone.
 func TestSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(Config{})
@@ -70,7 +70,7 @@ func TestSettled(t *testing.T) {
 	})
 }
 
-// The memory of instances that have gone is bounded, and those that were removed still count.
+// The number of remembered instances is bounded. Instances that were removed still count for Settled.
 func TestSettledWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := hears()

@@ -61,7 +61,7 @@ func must(data []byte, err error) []byte {
 }
 
 func TestBadJSONIsRefusedByField(t *testing.T) {
-	// No error may contain this text.
+	// No error text may contain this secret.
 	const secret = "s3cret-payload"
 	cases := []struct{ name, data, field, message string }{
 		{"nothing", ``, "", "carries no frame"},
@@ -339,7 +339,7 @@ func submitFrame() *clientv1.ClientFrame {
 	}}}
 }
 
-// FuzzDecodeClientJSON looks for panics, and for input that is decoded to another message than by the official library.
+// FuzzDecodeClientJSON searches for panics, and for input that is decoded differently from the official library.
 func FuzzDecodeClientJSON(f *testing.F) {
 	seeds(f, frame.JSON)
 	f.Add([]byte(`{"id":"1","submit":{"conversation_id":"\u0041\ud83d\ude00","body":{"message":{"metadata":{"a":"b"}}}}}`))
@@ -372,8 +372,8 @@ func FuzzDecodeClientProto(f *testing.F) {
 	})
 }
 
-// FuzzDecodeServer looks for panics, for input that is decoded to another message than by the official libraries, and for
-// frames that cannot be sent again unchanged.
+// FuzzDecodeServer searches for panics, for input that is decoded differently from the official libraries, and for frames
+// that cannot be sent again unchanged.
 func FuzzDecodeServer(f *testing.F) {
 	for _, codec := range codecs() {
 		data := frame.AppendEvent(nil, codec, chatEvent(), traceparent)
@@ -386,7 +386,7 @@ func FuzzDecodeServer(f *testing.F) {
 			data, _, _ = bytes.Cut(data, []byte("\n"))
 			requireTyped(t, frame.DecodeServer(frame.JSON, data, func(got *clientv1.ServerFrame) error {
 				want := &clientv1.ServerFrame{}
-				// This decoder does not validate what it skips.
+				// This decoder does not validate skipped fields.
 				if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, want) == nil {
 					same(t, want, got)
 				}

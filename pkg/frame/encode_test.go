@@ -35,7 +35,7 @@ func same(t require.TestingT, want, got proto.Message) {
 
 func codecs() []frame.Codec { return []frame.Codec{frame.Proto, frame.JSON, frame.JSONWithBytes} }
 
-// canonical is what protojson writes, without the white space that it adds at random.
+// canonical returns the output of protojson without the white space that it adds at random.
 func canonical(t require.TestingT, m proto.Message) string {
 	data, err := protojson.Marshal(m)
 	require.NoError(t, err)
@@ -52,13 +52,13 @@ func events(f *clientv1.ServerFrame) []*clientv1.Event {
 	return f.GetPage().GetEvents()
 }
 
-// withBytes returns the frame with the right BodyBytes, and withoutBytes returns it with none.
+// withBytes returns the frame with the correct BodyBytes; withoutBytes returns it without BodyBytes.
 func withBytes(f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	f = proto.CloneOf(f)
 	for _, event := range events(f) {
 		event.BodyBytes, event.KindNumber = nil, 0
 		if proto.Size(event.GetBody()) == 0 {
-			event.Body = nil // no stored event has an empty body
+			event.Body = nil // a stored event never has an empty body
 		} else {
 			event.BodyBytes = deterministic(event.GetBody())
 		}
@@ -66,7 +66,7 @@ func withBytes(f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	return f
 }
 
-// deterministic sorts maps, so that BodyBytes are the same each time.
+// deterministic encodes with sorted maps, so that BodyBytes are the same each time.
 func deterministic(m proto.Message) []byte {
 	return must(proto.MarshalOptions{Deterministic: true}.Marshal(m))
 }
@@ -79,7 +79,7 @@ func withoutBytes(f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	return f
 }
 
-// expected returns what a client receives from a frame with the right BodyBytes.
+// expected returns the frame that a client receives if the server sends the frame f with the correct BodyBytes.
 func expected(codec frame.Codec, f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	if codec == frame.JSON {
 		return withoutBytes(f)
@@ -87,8 +87,8 @@ func expected(codec frame.Codec, f *clientv1.ServerFrame) *clientv1.ServerFrame 
 	return f
 }
 
-// expectedStored returns what a client receives from a frame of stored events: in addition, the bytes of their bodies and
-// the number of their kind.
+// expectedStored returns the frame that a client receives if the server sends stored events. It also contains the bytes
+// of the bodies and the numbers of the kinds.
 func expectedStored(codec frame.Codec, f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	f = expected(codec, f)
 	if codec != frame.JSONWithBytes {
@@ -224,7 +224,7 @@ func chatBody() *conversationv1.Body {
 	}}}
 }
 
-// chatEvent is a stored event.
+// chatEvent returns a stored event.
 func chatEvent() *conversationv1.Event {
 	return &conversationv1.Event{
 		ConversationId: "g0123456789abcdefghijklmnop", Seq: 123456, TimeMs: 1795000000000, Sender: "alice",
@@ -233,7 +233,7 @@ func chatEvent() *conversationv1.Event {
 	}
 }
 
-// For an event in JSON only the body and its parts are allocated: the body itself, its action, the message and its text.
+// Encoding an event as JSON allocates only for the body: the body itself, its action, the message and its text.
 func TestEncodingDoesNotAllocate(t *testing.T) {
 	event, buf := chatEvent(), make([]byte, 0, 4096)
 	outcome := &conversationv1.Outcome{ConversationId: "c", CommandId: "d", Seq: 1, TimeMs: 2}

@@ -17,7 +17,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// randomEvent returns a stored event, and the same event as clients receive it with the bytes of its body.
+// randomEvent returns a stored event, and the same event in the form that clients receive, with the bytes of its body.
 func randomEvent(t *rapid.T) (*conversationv1.Event, *clientv1.Event) {
 	body, event := &conversationv1.Body{}, &conversationv1.Event{}
 	frametest.Fill(t, body, frametest.Options{})
@@ -80,7 +80,7 @@ func TestPagesOfStoredEventsBecomeThoseOfClients(t *testing.T) {
 	})
 }
 
-// A protobuf client receives exactly the stored bytes of the event, and can decode it as a stored event.
+// A protobuf client receives exactly the stored bytes of the event, and can decode them as a stored event.
 func TestProtobufClientsGetTheStoredBytes(t *testing.T) {
 	for name, body := range oddBodies() {
 		event := chatEvent()
@@ -93,7 +93,7 @@ func TestProtobufClientsGetTheStoredBytes(t *testing.T) {
 	}
 }
 
-// oddBodies are bodies that this version would not write.
+// oddBodies returns bodies that this version would not write.
 func oddBodies() map[string][]byte {
 	text := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "hello")
 	message := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), text)
@@ -140,7 +140,7 @@ func TestABodyOfANewerVersionArrives(t *testing.T) {
 	}
 }
 
-// JSON must not lose an event because its body cannot be read.
+// JSON must not lose an event whose body cannot be decoded.
 func TestABodyThatIsNoProtobufStillGoesOut(t *testing.T) {
 	for _, body := range [][]byte{{0xff}, {0x12, 0x05, 0x01}, []byte("not protobuf at all")} {
 		event := chatEvent()
@@ -245,7 +245,7 @@ func TestAnEventThatArrivedCanBeSentOn(t *testing.T) {
 	}
 }
 
-// A JSON client that is older than a kind does not know its name, and needs the number to verify the header.
+// A JSON client that is older than a kind does not know the kind's name, and needs its number to verify the header.
 func TestTheNumberOfAnUnknownKindArrives(t *testing.T) {
 	event := chatEvent()
 	event.Kind = 998

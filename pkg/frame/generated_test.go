@@ -16,8 +16,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame/internal/frametest"
 )
 
-// These tests run the generated code of a schema that uses everything that framegen supports, so that it also works for
-// kinds of fields that the protocol does not use yet.
+// These tests run the generated code for a schema with every feature that framegen supports. Therefore features that the
+// protocol does not use yet are tested too.
 
 func readTest(data []byte, strict bool) (*frametest.Frame, *Error) {
 	s, m := scanner{data: data, strict: strict}, &frametest.Frame{}
@@ -101,7 +101,7 @@ func TestPresenceIsKept(t *testing.T) {
 	requireJSON(t, `{"tree":{}}`, appendFrameJSON(nil, &frametest.Frame{Choice: &frametest.Frame_Tree{}}))
 }
 
-// requireJSON compares the bytes: the order of fields counts.
+// requireJSON compares bytes, because the order of fields matters.
 func requireJSON(t *testing.T, want string, got []byte) {
 	t.Helper()
 	require.Equal(t, want, string(got))
@@ -235,7 +235,7 @@ func TestGeneratedCheckRefusesByField(t *testing.T) {
 	}, nil)), "lists may be packed or not, and empty")
 }
 
-// Every message that the generated code accepts is accepted by the official libraries as the same message.
+// The official libraries must accept every message that the generated code accepts, with the same result.
 func FuzzGenerated(f *testing.F) {
 	f.Add(true, []byte(`{"id":1,"kinds":{"text":"a","blob":"-_8","color":-1,"renamed":"x"},"left":"l","beside":"b"}`))
 	f.Add(true, []byte(`{"lists":{"texts":[""],"smalls":[-1],"larges":["-1",0],"colors":["COLOR_RED"],"kinds":[{}],"unpacked":[1]}}`))

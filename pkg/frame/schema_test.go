@@ -34,7 +34,7 @@ func TestFieldNumbersAreThoseOfTheSchema(t *testing.T) {
 	}
 }
 
-// The two events differ in the type of the body, in body_bytes and in kind_number, and in nothing else.
+// Both Event messages have the same fields, except for the type of the body, body_bytes and kind_number.
 func TestEventsHaveTheSameFields(t *testing.T) {
 	stored, sent := (&conversationv1.Event{}).ProtoReflect().Descriptor().Fields(), (&clientv1.Event{}).ProtoReflect().Descriptor().Fields()
 	require.Equal(t, stored.Len()+2, sent.Len())

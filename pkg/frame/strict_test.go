@@ -14,7 +14,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// place writes a field of a frame, in one encoding, with the messages around it.
+// place writes a field of a frame in one encoding, together with the messages around it.
 type place interface {
 	// value is a valid value of the field.
 	value(field protoreflect.FieldDescriptor) string
@@ -22,7 +22,7 @@ type place interface {
 	field(field protoreflect.FieldDescriptor, value string) string
 	// fields is a value that contains fields.
 	fields(fields ...string) string
-	// wrong is a value of no type that a field may have, and unknown is a field of no message.
+	// wrong returns a value that is invalid for every field type. unknown returns a field that no message has.
 	wrong(field protoreflect.FieldDescriptor) string
 	unknown() string
 	frame(fields string) []byte
@@ -68,7 +68,7 @@ func wrap(in place, way frametest.Way, fields ...string) []byte {
 	return in.frame(in.fields(fields...))
 }
 
-// pathOf returns the name of a field, or of its first element if it is a list, in an error.
+// pathOf returns the name of a field in an error; for a list, the name of its first element.
 func pathOf(way frametest.Way, element bool) string {
 	var path []string
 	for i, field := range way {

@@ -79,7 +79,7 @@ func dial(t *testing.T, address string) net.Conn {
 	return conn
 }
 
-// A client that begins and stops is cut off at every stage.
+// A client that begins to send and then stops is disconnected at every stage.
 func TestAClientThatStopsIsCutOff(t *testing.T) {
 	t.Parallel()
 	address := serve(t, short, nil)
@@ -107,7 +107,7 @@ func TestAClientThatStopsIsCutOff(t *testing.T) {
 	}
 }
 
-// An answer that is not read is given up.
+// If a client does not read an answer, the server gives the answer up.
 func TestAnAnswerThatIsNotReadIsGivenUp(t *testing.T) {
 	given := make(chan error)
 	address := serve(t, short, nil)
@@ -115,7 +115,7 @@ func TestAnAnswerThatIsNotReadIsGivenUp(t *testing.T) {
 	_, err := conn.Write([]byte("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n"))
 	require.NoError(t, err)
 	go func() {
-		for { // until the server has closed the socket; writing does not make room for the answer
+		for { // loop until the server has closed the socket, because writing makes no room for the answer
 			if _, err := conn.Write([]byte("\r\n")); err != nil {
 				given <- err
 				return
@@ -125,7 +125,8 @@ func TestAnAnswerThatIsNotReadIsGivenUp(t *testing.T) {
 	require.NotErrorIs(t, <-given, os.ErrDeadlineExceeded, "the server does not close the socket")
 }
 
-// A request whose body was read leaves its connection open; one whose body was not wanted is the last.
+// A request whose body was read leaves its connection open. If the body was not read, the server closes the connection
+// after the answer.
 func TestOnlyABodyThatIsNotReadEndsTheConnection(t *testing.T) {
 	address := serve(t, patience, func(*http.Request) time.Duration { return time.Minute })
 	for request, closes := range map[string]bool{

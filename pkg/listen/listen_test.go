@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // nowhere is a listener without a network.
 type nowhere struct{ net.Listener }
 
-// from is a connection of an address.
+// from is a connection from an address.
 type from struct {
 	net.Conn
 	address net.Addr
@@ -31,7 +31,7 @@ type from struct {
 
 func (f from) RemoteAddr() net.Addr { return f.address }
 
-// bed is a listener, and a way to connect to it.
+// bed contains a listener and a way to connect to it.
 type bed struct {
 	*testing.T
 	*Listener
@@ -65,14 +65,14 @@ func (b *bed) connect(address string) (server *Conn, client net.Conn) {
 
 func (b *bed) closed(because reason) int { return int(testutil.ToFloat64(b.metrics.closed[because])) }
 
-// open reports whether the far end of a connection is still connected.
+// open reports whether the client's end of a connection is still connected.
 func open(c *Conn) bool {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
 	return !c.released
 }
 
-// settled checks that nothing is left in the tables.
+// settled checks that the listener's tables are empty.
 func (b *bed) settled() {
 	b.Helper()
 	require.Zero(b, b.sockets)
@@ -90,7 +90,7 @@ func rotating(i int) string { return fmt.Sprintf("2001:db8:1:2::%x", i+1) }
 func site(i int) string     { return fmt.Sprintf("2001:db8:1:%x::1", i+1) }
 func loopback(int) string   { return "127.0.0.1" }
 
-// Each limit closes the oldest of those that count towards it, and nobody else.
+// Each limit closes only the oldest of the sockets that count towards it.
 func TestALimitClosesTheOldest(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg     Config
@@ -116,7 +116,7 @@ func TestALimitClosesTheOldest(t *testing.T) {
 			}
 			most := 10
 			if c.cfg.MaxSockets > 0 {
-				most = 9 // one is that of the other client
+				most = 9 // the tenth socket is the other client's
 			}
 			for i, conn := range conns {
 				require.Equal(t, i >= 25-most, open(conn), i)
@@ -136,7 +136,7 @@ func TestALimitClosesTheOldest(t *testing.T) {
 	}
 }
 
-// Proxies on the same machine have one address for all clients.
+// With a proxy on this machine, all clients have the same address.
 func TestLoopbackHasNoLimitOfAnAddress(t *testing.T) {
 	b := newBed(t, Config{MaxPerAddress: 2, MaxPerNetwork: 2})
 	for i := range 20 {
@@ -146,7 +146,7 @@ func TestLoopbackHasNoLimitOfAnAddress(t *testing.T) {
 	require.Equal(t, 20, b.all.Len())
 }
 
-// Authenticated clients are never closed for others. When all sockets are theirs, new ones are refused.
+// Authenticated clients are never closed to make room. If all sockets are theirs, new sockets are refused.
 func TestAuthenticatedClientsStay(t *testing.T) {
 	b := newBed(t, Config{MaxSockets: 3, MaxUnauthenticated: 2, MaxPerAddress: 1})
 	for range 3 {
@@ -162,14 +162,14 @@ func TestAuthenticatedClientsStay(t *testing.T) {
 	require.Equal(t, 3, b.sockets)
 }
 
-// A client that is not authenticated in time is closed, whatever it does. One that is has no limit.
+// A client that is not authenticated in time is closed, whatever it sends. An authenticated client has no time limit.
 func TestTheTimeToAuthenticateIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, Config{Timeout: time.Minute})
 		slow, far := b.connect(v4(1))
 		known, _ := b.connect(v4(2))
 		require.True(t, known.Authenticated())
-		go func() { // as a server does that reads request after request
+		go func() { // like a server that reads one request after another
 			buffer := make([]byte, 1)
 			for {
 				if _, err := slow.Read(buffer); err != nil {
@@ -195,7 +195,7 @@ func TestTheTimeToAuthenticateIsLimited(t *testing.T) {
 	})
 }
 
-// A flood of limits is one warning a minute, with the number of those left out.
+// A flood of closed sockets causes one warning a minute, which contains the number of suppressed ones.
 func TestAFloodIsOneWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// No connection may time out when the next warning is due: it would be the one that warns.
@@ -211,7 +211,7 @@ func TestAFloodIsOneWarning(t *testing.T) {
 	})
 }
 
-// When the process has no descriptor left, an unauthenticated socket gives its own.
+// If the process has no descriptor left, an unauthenticated socket is closed to free one.
 func TestWithoutDescriptorsTheOldestIsClosed(t *testing.T) {
 	b := newBed(t, Config{})
 	oldest, _ := b.connect(v4(1))

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// block is a header of version 2.
+// block makes a header of version 2.
 func block(command, family byte, body []byte) string {
 	head := append([]byte(proxyV2), 0x20|command, family)
 	return string(append(binary.BigEndian.AppendUint16(head, uint16(len(body))), body...))
@@ -51,7 +51,7 @@ func TestProxyHeaders(t *testing.T) {
 	}
 }
 
-// iotest reads a byte at a time.
+// iotest reads one byte at a time.
 type iotest struct{ io.Reader }
 
 func (r iotest) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(len(b), 1)]) }
@@ -100,7 +100,7 @@ func proxied() Config {
 	return Config{ProxiesFrom: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, MaxPerAddress: 2}
 }
 
-// Behind a load balancer, clients are told apart by its header: in what the server sees, and by the limits.
+// Behind a load balancer, the header distinguishes clients, both for the server and for the limits.
 func TestClientsBehindALoadBalancer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, proxied())
@@ -127,7 +127,7 @@ func TestHealthChecksOfALoadBalancer(t *testing.T) {
 	require.Equal(t, balancer+":1", conn.RemoteAddr().String())
 }
 
-// A header is believed from load balancers only. For others it is what they sent.
+// A header is accepted only from load balancers. From other addresses it is treated as data.
 func TestAHeaderOfAStrangerIsNotBelieved(t *testing.T) {
 	b := newBed(t, proxied())
 	conn, far := b.connect("192.0.2.66")
@@ -139,7 +139,8 @@ func TestAHeaderOfAStrangerIsNotBelieved(t *testing.T) {
 	require.Equal(t, "PROXY", string(buffer))
 }
 
-// A load balancer that sends no header, or half of one, is closed, and does not stop others meanwhile.
+// If a load balancer sends no header, or half of one, its connection is closed. Other connections are not delayed
+// meanwhile.
 func TestAMissingHeaderEndsTheConnection(t *testing.T) {
 	for _, sent := range []string{"", "PROXY TCP4 192", "GET / HTTP/1.1\r\n\r\n"} {
 		synctest.Test(t, func(t *testing.T) {

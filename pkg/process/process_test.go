@@ -38,11 +38,11 @@ func readiness(t *testing.T, admin *telemetry.Admin) int {
 	return response.StatusCode
 }
 
-// A draining service is not ready, but can still be inspected and called; its dependencies are closed last.
+// A draining service is unready, but can still be inspected and called. Its dependencies are closed last.
 func TestTheEndComesInOrder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var order []string
-	var log bytes.Buffer // read after the end
+	var log bytes.Buffer // read after the process has ended
 	var p *process.Process
 	running, drain := make(chan struct{}), make(chan struct{})
 	ended := make(chan error, 1)

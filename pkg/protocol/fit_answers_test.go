@@ -19,7 +19,8 @@ import (
 const (
 	// clientLimit is the largest message that the Go client accepts.
 	clientLimit = 64 << 20
-	// pageBytes is the size at which the history service ends a page; the event that exceeds it is still part of it.
+	// pageBytes is the size at which the history service ends a page; the event that exceeds this size is still part of
+	// the page.
 	pageBytes = 1 << 20
 )
 
@@ -36,7 +37,7 @@ func largestCursor() *conversationv1.Cursor {
 	}
 }
 
-// largestPage is events of a kind until a page is full.
+// largestPage returns events of one kind that fill a page.
 func largestPage(t *testing.T, body *conversationv1.Body) []*conversationv1.Event {
 	t.Helper()
 	encoded, err := conversation.EncodeBody(body)
@@ -53,7 +54,7 @@ func largestPage(t *testing.T, body *conversationv1.Body) []*conversationv1.Even
 	return page
 }
 
-// The largest answers fit into what a client accepts, in both encodings.
+// The largest answers fit into the messages that a client accepts, in both encodings.
 func TestTheLargestAnswersFit(t *testing.T) {
 	answers := map[string]*clientv1.ServerFrame{}
 	connected := &clientv1.Connected{ConnectionId: longestUser, UserId: longestUser, HeartbeatMs: 1 << 31, TokenExpiresMs: 1 << 45, ServerTimeMs: 1 << 45, MaxFrameBytes: 1 << 31, More: true, Level: 1 << 31}
@@ -71,7 +72,7 @@ func TestTheLargestAnswersFit(t *testing.T) {
 	for _, body := range largestBodies() {
 		page := &clientv1.Page{Head: protocol.MaxSeq, More: true}
 		for _, event := range largestPage(t, body) {
-			page.Events = append(page.Events, &clientv1.Event{ // with the body twice, as a client may ask for
+			page.Events = append(page.Events, &clientv1.Event{ // with the body in both forms, which a client may request
 				ConversationId: event.GetConversationId(), Seq: event.GetSeq(), TimeMs: event.GetTimeMs(), Sender: event.GetSender(),
 				CommandId: event.GetCommandId(), Kind: event.GetKind(), Body: body, BodyBytes: event.GetBody(), Salt: event.GetSalt(),
 				Commitment: event.GetCommitment(), PrevHash: event.GetPrevHash(), Hash: event.GetHash(), Format: event.GetFormat(),

@@ -23,8 +23,8 @@ var (
 	longestConversation = strings.Repeat("v", protocol.ConversationIDBytes)
 )
 
-// worst is text of n bytes that takes the most room in JSON: \u0001 for each byte. That no encoder escapes more than every
-// byte makes the test hold for encoders that escape what they need not.
+// worst returns the text of n bytes that needs the most space in JSON: every byte is escaped as \u0001. Therefore the
+// test holds even for encoders that escape more than necessary.
 func worst(n int) string { return strings.Repeat("\x01", n) }
 
 func largestConnect() *clientv1.Connect {
@@ -56,7 +56,7 @@ func users(n int) []string {
 	return all
 }
 
-// largestBodies contains a body of every kind.
+// largestBodies returns a body of every kind.
 func largestBodies() []*conversationv1.Body {
 	return []*conversationv1.Body{
 		{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
@@ -80,7 +80,7 @@ func largestBodies() []*conversationv1.Body {
 	}
 }
 
-// TestTheLargestConnectFits: a client may use every limit of connect at once, in both encodings.
+// TestTheLargestConnectFits: a client may use every limit of connect at the same time, in both encodings.
 func TestTheLargestConnectFits(t *testing.T) {
 	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
 		size := len(frame.AppendClient(nil, codec, &clientv1.ClientFrame{Id: maxID, Request: &clientv1.ClientFrame_Connect{Connect: largestConnect()}}))
@@ -90,7 +90,7 @@ func TestTheLargestConnectFits(t *testing.T) {
 	require.LessOrEqual(t, protocol.MaxConnectBytes, protocol.MaxFrameBytes)
 }
 
-// TestEverythingElseFits: so does every other frame, and every message that is made from it.
+// TestEverythingElseFits: every other frame also fits, and so does every message that is made from it.
 func TestEverythingElseFits(t *testing.T) {
 	requests := map[string]*clientv1.ClientFrame{
 		"refresh": {Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: strings.Repeat("t", protocol.MaxTokenBytes)}}},
@@ -127,8 +127,8 @@ func TestEverythingElseFits(t *testing.T) {
 	t.Logf("the largest has %d of %d bytes", largest, protocol.MaxFrameBytes)
 }
 
-// TestTheLargestBodiesAreAllowed: the frames above are no larger than what may be sent. They are made of characters that text
-// may not have, so those are replaced here.
+// TestTheLargestBodiesAreAllowed: the frames above are no larger than allowed frames. They contain characters that texts
+// must not contain, so these characters are replaced here.
 func TestTheLargestBodiesAreAllowed(t *testing.T) {
 	for _, body := range largestBodies() {
 		switch {

@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-// constants names the exported constants of limits.go, in their order.
+// constants returns the names of the exported constants of limits.go, in order.
 func constants(t *testing.T) []string {
 	t.Helper()
 	var names []string
@@ -71,7 +71,7 @@ func TestEveryRowIsComplete(t *testing.T) {
 	}
 }
 
-// snake is a Go name in snake case: MaxIDBytes is max_id_bytes.
+// snake returns a Go name in snake case: max_id_bytes for MaxIDBytes.
 func snake(name string) string {
 	var out []rune
 	runes := []rune(name)

@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// dependency is the service behind a breaker: answer decides the results of calls.
+// dependency is the service behind a breaker; answer decides the results of calls.
 type dependency struct {
 	*breaker
 
@@ -57,7 +57,7 @@ func (d *dependency) callOf(ctx context.Context, method string) error {
 	})
 }
 
-// made returns how many calls have reached the dependency since the last call of made.
+// made returns how many calls have reached the dependency since the previous call of made.
 func (d *dependency) made() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -161,7 +161,7 @@ func TestSomeFailuresAreNotEnough(t *testing.T) {
 	require.Equal(t, 500, d.made())
 }
 
-// Old successes do not prevent a hanging service from being detected.
+// Earlier successes do not prevent the detection of a hanging service.
 func TestAServiceThatHangsIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{Timeout: 5 * time.Second})
@@ -255,7 +255,7 @@ func TestCallsDoNotPileUp(t *testing.T) {
 	})
 }
 
-// Hanging calls may hold all slots; a probe call must get through all the same.
+// Hanging calls may hold all slots, but a probe call must still be made.
 func TestATryNeedsNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -285,7 +285,7 @@ func TestACallThatWaitedIsNotMadeWhenTheBreakerOpened(t *testing.T) {
 	})
 }
 
-// Calls that began before the breaker opened end one after another; they do not open it again.
+// Calls that began before the breaker opened end one after another; they must not open it again.
 func TestWhatBeganBeforeSaysNothingAboutNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -327,7 +327,7 @@ func TestATryThatIsGivenUp(t *testing.T) {
 	})
 }
 
-// Health checks always reach the service, because they ask for its state.
+// Health checks always reach the service, because they query its state.
 func TestHealthIsAlwaysAsked(t *testing.T) {
 	d := newDependency(ClientConfig{})
 	d.crash(t)
@@ -350,7 +350,7 @@ func TestEachMethodIsJudgedByItself(t *testing.T) {
 		require.NoError(t, d.call(t.Context()))
 		require.InDelta(t, 0, d.state(t), 0)
 
-		// Hanging calls do not take the slots of another method, either.
+		// Hanging calls do not take the slots of another method either.
 		require.True(t, d.gate(called).bulkhead.enter(t.Context()))
 		begun := time.Now()
 		require.NoError(t, d.callOf(t.Context(), "/service/other"))
@@ -358,7 +358,8 @@ func TestEachMethodIsJudgedByItself(t *testing.T) {
 	})
 }
 
-// A probe call keeps its caller's deadline: a store that is slow after its recovery does not count as down for good.
+// A probe call keeps its caller's deadline, so a store that is slow after its recovery does not count as down
+// permanently.
 func TestATryMayBeSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -403,8 +404,8 @@ func TestAMethodThatNobodyAsksForIsNoTrouble(t *testing.T) {
 	})
 }
 
-// However many callers there are when a probe is allowed: one of them makes it, and its outcome counts. Otherwise no probe
-// could ever be made again.
+// However many callers wait when a probe is allowed, exactly one of them makes the probe, and its outcome counts. If the
+// probe were lost, no further probe could be made.
 func TestATryIsNeverLost(t *testing.T) {
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
@@ -429,7 +430,7 @@ func TestATryIsNeverLost(t *testing.T) {
 	}
 }
 
-// yielding lets other goroutines run whenever something is logged, which is when the state of a circuit changes.
+// yielding lets other goroutines run at each log line, which is when the state of a circuit changes.
 type yielding struct{ slog.Handler }
 
 func (yielding) Enabled(context.Context, slog.Level) bool { return true }

@@ -13,7 +13,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// The two codecs read each other's output: whole messages and empty ones, pooled buffers and small ones.
+// Both codecs can decode each other's output: full and empty messages, pooled and small buffers.
 func TestCodecSpeaksWithGRPCs(t *testing.T) {
 	standard := encoding.GetCodecV2(proto.Name)
 	for _, message := range []protobuf.Message{
@@ -27,7 +27,7 @@ func TestCodecSpeaksWithGRPCs(t *testing.T) {
 			require.NoError(t, err)
 			got := message.ProtoReflect().New().Interface()
 			if request, ok := got.(*historyv1.AppendRequest); ok {
-				request.Partition = 77 // content from before; decoding replaces it
+				request.Partition = 77 // existing content, which decoding must replace
 			}
 			require.NoError(t, pair[1].Unmarshal(data, got))
 			data.Free()

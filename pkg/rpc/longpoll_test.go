@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// feed answers ReadFeed as the test says.
+// feed answers ReadFeed with a function of the test.
 type feed struct {
 	historyv1.UnimplementedHistoryServiceServer
 
@@ -52,7 +52,7 @@ func startFeed(t *testing.T, cfg rpc.ClientConfig, f *feed) (historyv1.HistorySe
 	return historyv1.NewHistoryServiceClient(conn), end
 }
 
-// The time for which a long poll waits on purpose does not count against the deadline of calls.
+// The time that a long poll deliberately waits does not count towards the deadline of calls.
 func TestALongPollMayWait(t *testing.T) {
 	const timeout, wait = time.Minute, time.Hour
 	left := make(chan time.Duration, 1)
@@ -69,7 +69,7 @@ func TestALongPollMayWait(t *testing.T) {
 	require.LessOrEqual(t, <-left, timeout)
 }
 
-// After a failure all readers of a feed reconnect at once; none waits for another one's poll.
+// After a failure all readers of a feed reconnect at once. None of them waits for another reader's poll.
 func TestLongPollsDoNotWaitForEachOther(t *testing.T) {
 	const readers = 30
 	var mu sync.Mutex
@@ -111,7 +111,7 @@ func TestLongPollsDoNotWaitForEachOther(t *testing.T) {
 	polls.Wait()
 }
 
-// Long polls are bounded like other calls.
+// The number of long polls is limited, like that of other calls.
 func TestLongPollsAreBounded(t *testing.T) {
 	entered, release := make(chan struct{}, 1), make(chan struct{})
 	client, _ := startFeed(t, rpc.ClientConfig{MaxInFlight: 1}, &feed{read: func(context.Context, *historyv1.ReadFeedRequest) (*historyv1.ReadFeedResponse, error) {
@@ -131,7 +131,7 @@ func TestLongPollsAreBounded(t *testing.T) {
 	require.NoError(t, <-first)
 }
 
-// A server that stops ends long polls. Otherwise this one would wait for an hour.
+// A server that stops ends long polls. Otherwise the poll in this test would wait for an hour.
 func TestAStoppingServerEndsLongPolls(t *testing.T) {
 	entered := make(chan struct{})
 	client, stop := startFeed(t, rpc.ClientConfig{}, &feed{read: func(ctx context.Context, _ *historyv1.ReadFeedRequest) (*historyv1.ReadFeedResponse, error) {

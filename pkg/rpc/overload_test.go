@@ -18,8 +18,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Calls to a hanging server end at their deadlines, then are no longer made, and are made again soon after it has
-// recovered.
+// Calls to a hanging server first end at their deadlines. Then no calls are made. Soon after the server has recovered,
+// calls are made again.
 func TestAServerThatHangsAndRecovers(t *testing.T) {
 	tel := telemetry.Discard()
 	var mu sync.Mutex
@@ -105,7 +105,7 @@ func TestAServerBoundsWhatItDoesAtOnce(t *testing.T) {
 	for range most {
 		<-entered
 	}
-	for range flood - most { // most of them after a moment in the queue, those beyond the queue at once
+	for range flood - most { // most of them after a moment in the queue; calls beyond the queue at once
 		require.Equal(t, codes.Unavailable, status.Code(<-ended))
 	}
 	require.Empty(t, entered)

@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// registerHistory serves a history service that workers may call, and gateways for Heads and Read.
+// registerHistory registers a history service. Workers may call all its methods; gateways may call Heads and Read.
 func registerHistory(server rpc.Registrar, service historyv1.HistoryServiceServer) {
 	desc, methods := &historyv1.HistoryService_ServiceDesc, map[string][]rpc.Role{}
 	for _, method := range desc.Methods {
@@ -23,7 +23,7 @@ func registerHistory(server rpc.Registrar, service historyv1.HistoryServiceServe
 	historyv1.RegisterHistoryServiceServer(server, service)
 }
 
-// registerAdmin serves an admin service for operators.
+// registerAdmin registers an admin service for operators.
 func registerAdmin(server rpc.Registrar, service adminv1.AdminServiceServer) {
 	desc, methods := &adminv1.AdminService_ServiceDesc, map[string][]rpc.Role{}
 	for _, method := range desc.Methods {
@@ -33,7 +33,7 @@ func registerAdmin(server rpc.Registrar, service adminv1.AdminServiceServer) {
 	adminv1.RegisterAdminServiceServer(server, service)
 }
 
-// A server with a method that nobody may call does not start, because its policy was forgotten.
+// A server with a method that no role may call does not start, because the policy of the method was forgotten.
 func TestAMethodWithoutAPolicyIsNotServed(t *testing.T) {
 	for name, allow := range map[string]func(*rpc.Server){
 		"no policy at all": func(*rpc.Server) {},

@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// history is a service whose Append behaves as the test says.
+// history is a service whose Append runs a function of the test.
 type history struct {
 	historyv1.UnimplementedHistoryServiceServer
 	append func(context.Context, *historyv1.AppendRequest) (*historyv1.AppendResponse, error)
@@ -58,7 +58,7 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
-// transport is one of the two ways to reach a service.
+// transport is one of the two ways to call a service.
 type transport func(tb testing.TB, tel *telemetry.Telemetry, service *history) grpc.ClientConnInterface
 
 func overNetwork(tb testing.TB, tel *telemetry.Telemetry, service *history) grpc.ClientConnInterface {
@@ -82,7 +82,7 @@ func inProcess(_ testing.TB, tel *telemetry.Telemetry, service *history) grpc.Cl
 	return inproc
 }
 
-// serve runs a server; the returned function stops it and waits.
+// serve runs a server. The returned function stops it and waits.
 func serve(tb testing.TB, server *rpc.Server) (stop func() error) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -214,7 +214,7 @@ func testTransport(t *testing.T, connect transport) {
 	})
 }
 
-// counted reads the counter of calls.
+// counted reads the metric that counts calls.
 func counted(t *testing.T, registry *prometheus.Registry) map[string]int {
 	t.Helper()
 	families, err := registry.Gather()
@@ -238,7 +238,7 @@ func counted(t *testing.T, registry *prometheus.Registry) map[string]int {
 func TestTracesGoOn(t *testing.T) {
 	for name, connect := range map[string]transport{"network": overNetwork, "in process": inProcess} {
 		t.Run(name, func(t *testing.T) {
-			// The spans are not collected, but they are real.
+			// The spans are not collected, but they are really made.
 			tel, err := telemetry.Start(t.Context(), "test", telemetry.Config{OTLPEndpoint: "127.0.0.1:1", SampleRatio: 1}, &lines{})
 			require.NoError(t, err)
 			t.Cleanup(func() {

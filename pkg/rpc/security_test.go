@@ -27,13 +27,13 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// house is a history service with mutual TLS, and an authority that makes certificates for callers.
+// house contains a history service with mutual TLS, and an authority that makes certificates for callers.
 type house struct {
 	ca      certstest.CA
 	tel     *telemetry.Telemetry
 	log     *lines
 	addr    string
-	files   string // the directory of the server's certificate
+	files   string // the directory with the server's certificate
 	callers chan string
 }
 
@@ -56,7 +56,7 @@ func newHouse(t *testing.T) *house {
 	return h
 }
 
-// as connects with a certificate for these names.
+// as connects with a certificate that contains these names.
 func (h *house) as(t *testing.T, names ...string) *grpc.ClientConn {
 	t.Helper()
 	return h.with(t, h.ca.Issue(t.TempDir(), names...))
@@ -116,7 +116,7 @@ func TestReflectionIsForOperators(t *testing.T) {
 	require.Equal(t, codes.PermissionDenied, status.Code(ask("runnel-gateway")))
 }
 
-// Strangers cannot even make a call.
+// Strangers cannot make any call.
 func TestStrangersAreRefused(t *testing.T) {
 	h := newHouse(t)
 	plain, err := grpc.NewClient(h.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -138,7 +138,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	require.ErrorContains(t, appendTo(t, conn), "runnel-delivery")
 }
 
-// A connection that is made after the files changed uses the new certificate, on both sides; an existing one continues.
+// A connection made after the files changed uses the new certificates on both sides. An existing connection continues.
 func TestCertificatesAreReplacedWhileServing(t *testing.T) {
 	h := newHouse(t)
 	dir := t.TempDir()
@@ -146,7 +146,7 @@ func TestCertificatesAreReplacedWhileServing(t *testing.T) {
 	require.NoError(t, appendTo(t, before))
 	require.Equal(t, "runnel-delivery,before", <-h.callers)
 
-	h.ca = certstest.New(t) // all authorities are new, so that the old and the new side do not trust each other
+	h.ca = certstest.New(t) // all authorities are new, so the old and the new side do not trust each other
 	h.ca.Issue(h.files, string(rpc.RoleHistory))
 	files := h.ca.Issue(dir, "runnel-delivery", "after")
 	require.NoError(t, appendTo(t, before))
@@ -174,7 +174,7 @@ func TestWithoutTLSOnlyThisMachineIsServed(t *testing.T) {
 	require.ErrorContains(t, err, "role")
 }
 
-// Without certificates, every caller on the machine counts as an operator.
+// Without certificates, every caller on this machine counts as an operator.
 func TestWithoutTLSOperatorsAreOnThisMachine(t *testing.T) {
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "0.0.0.0:0", Plaintext: true}, telemetry.Discard())
 	require.NoError(t, err)
@@ -203,7 +203,7 @@ func TestWithoutTLSOperatorsAreOnThisMachine(t *testing.T) {
 	require.Equal(t, []codes.Code{codes.PermissionDenied, codes.OK}, []codes.Code{operator, anybody})
 }
 
-// outsideAddress returns an address of this machine that is not loopback: a call to it also comes from it.
+// outsideAddress returns an address of this machine that is not loopback. A call to this address also comes from it.
 func outsideAddress(t *testing.T) string {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()

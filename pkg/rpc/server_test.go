@@ -116,7 +116,7 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 	require.Contains(t, []codes.Code{codes.Unavailable, codes.Canceled}, status.Code(<-answered))
 }
 
-// A client reconnects to a service that has come back, and gets an error at once while it is down.
+// A client reconnects when a service is back. While the service is down, calls fail at once.
 func TestClientOutlivesTheServer(t *testing.T) {
 	tel := telemetry.Discard()
 	service := &history{append: func(context.Context, *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
@@ -151,7 +151,7 @@ func TestBadAddress(t *testing.T) {
 	require.ErrorContains(t, err, "gRPC server")
 }
 
-// The server does not wait for a client that connects and does not authenticate.
+// The server does not wait for a client that connects but does not authenticate.
 func TestAStrangerWhoSaysNothing(t *testing.T) {
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, telemetry.Discard())
 	require.NoError(t, err)

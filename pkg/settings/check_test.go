@@ -73,7 +73,7 @@ func TestUnknownVariablesAreRefused(t *testing.T) {
 	}
 }
 
-// part is a configuration with a rule of its own.
+// part is a configuration with its own Validate method.
 type part struct {
 	Name string `help:"Name."`
 }

@@ -20,7 +20,7 @@ func ExampleNew() {
 		fmt.Println(err)
 		return
 	}
-	// A main calls settings.Parse instead, which does all of this with the arguments of the program.
+	// A main function calls settings.Parse instead, which does all of this with the arguments of the program.
 	if _, err := parser.Parse([]string{"--gateway.max-connections=5", "--print-config"}); err != nil {
 		fmt.Println(err)
 	}

@@ -27,7 +27,7 @@ func TestParseSaysWhatToDoNext(t *testing.T) {
 		args := os.Args
 		os.Args = append([]string{"runnel"}, test.args...)
 		func() {
-			defer func() { os.Args = args; _ = recover() }() // return at once, as exit does
+			defer func() { os.Args = args; _ = recover() }() // return at once, like exit
 			settings.Parse("runnel", "", &sample{}, kong.Writers(&bytes.Buffer{}, &stderr),
 				kong.Exit(func(code int) { exit = code; panic("exit") }))
 		}()

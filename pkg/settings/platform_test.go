@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// The settings that every service shares, assembled as a main does: set gives the address of the service.
+// The settings that every service shares, assembled like in a main function. set gives the address of the service.
 func TestSharedSettings(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
 	var cli struct {

@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/settings"
 )
 
-// --version works whatever else is wrong.
+// --version works even if other settings are invalid.
 func TestVersion(t *testing.T) {
 	t.Setenv("RUNNEL_NO_SUCH_THING", "x")
 	t.Setenv("RUNNEL_GATEWAY_MAX_CONNECTIONS", "many")

@@ -42,11 +42,11 @@ type sample struct {
 	} `cmd:"" help:"Mint a token."`
 }
 
-// outcome is what a program run with these settings would have shown and done.
+// outcome is the output and the exit status of a program that is run with certain settings.
 type outcome struct {
 	cli    sample
 	stdout string
-	exit   int // -1 when the program would have gone on
+	exit   int // -1 if the program would have continued
 	err    error
 }
 
@@ -179,7 +179,7 @@ func TestSecrets(t *testing.T) {
 	})
 }
 
-// A secret whose file the program reads itself: settings pass on the path.
+// If the program itself reads the file of a secret, settings pass on the file's path.
 func TestSecretFilesThatAreReadAgain(t *testing.T) {
 	type config struct {
 		Auth struct {
@@ -243,7 +243,7 @@ auth:
 	})
 }
 
-// Credentials in addresses are hidden wherever a server takes them, also where a password should have been escaped.
+// Credentials in addresses are hidden wherever a server accepts them, even if a password was not escaped as required.
 func TestPrintConfigHidesCredentials(t *testing.T) {
 	for set, want := range map[string]string{
 		"nats://broker:4222":                                "nats://broker:4222",

@@ -54,7 +54,7 @@ func TestPageHasADarkForm(t *testing.T) {
 	require.NotRegexp(t, `#[0-9a-f]{3,6}\b[^{}]*;`, rest, "a color that has no dark form")
 }
 
-// The script finds what it fills in.
+// The page contains the elements that the script fills in.
 func TestTheScriptAndThePageFitTogether(t *testing.T) {
 	html, js := file(t, "/"), file(t, "/status.js")
 	ids := regexp.MustCompile(`byId\('([a-z-]+)'\)`).FindAllStringSubmatch(js, -1)
@@ -71,7 +71,7 @@ func TestTheScriptAndThePageFitTogether(t *testing.T) {
 	}
 }
 
-// names are the names of all fields.
+// names returns the names of all fields.
 func names(value any) []string {
 	var all []string
 	switch value := value.(type) {
@@ -87,7 +87,8 @@ func names(value any) []string {
 	return all
 }
 
-// A real browser shows why the process is not ready, and hostile text as text. It needs chromium and runs with CI_CHROMIUM=1.
+// A real browser shows why the process is not ready, and shows hostile text as plain text. The test requires chromium and
+// runs with CI_CHROMIUM=1.
 func TestABrowserShowsThePage(t *testing.T) {
 	if os.Getenv("CI_CHROMIUM") == "" {
 		t.Skip("CI_CHROMIUM is not set")

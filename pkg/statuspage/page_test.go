@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// answer is /status.json as the page's script reads it.
+// answer is /status.json in the form that the page's script reads.
 type answer struct {
 	Title     string   `json:"title"`
 	Attention []string `json:"attention"`
@@ -142,7 +142,7 @@ func TestTables(t *testing.T) {
 	require.Equal(t, "could not be read", tables[1].Summary)
 }
 
-// A gauge may be infinite, which JSON has no word for; the rest of the page is there all the same.
+// A gauge may be infinite, which JSON cannot represent. The rest of the page must still be shown.
 func TestAnInfiniteValueIsNotDrawn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()

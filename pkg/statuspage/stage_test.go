@@ -37,7 +37,7 @@ func running(t *testing.T, cfg statuspage.Config) *statuspage.Page {
 	return page
 }
 
-// The figures of a stage are those of the last minute: one message can be seen for as long, and is gone afterwards.
+// The figures of a stage cover the last minute: one message is visible for a minute, and not longer.
 func TestStagesTellTheLastMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
@@ -53,7 +53,7 @@ func TestStagesTellTheLastMinute(t *testing.T) {
 		require.Nil(t, first.P99)
 
 		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
-		latency.WithLabelValues("committed").Observe(0.05) // before it was read once, so it cannot be counted
+		latency.WithLabelValues("committed").Observe(0.05) // observed before the first reading, so it cannot be counted
 		pass(5 * time.Second)
 		for range 118 {
 			latency.WithLabelValues("committed").Observe(0.0005)
@@ -89,7 +89,8 @@ func TestStagesOfServicesBecomeOneRow(t *testing.T) {
 	}, row)
 }
 
-// status.json says all of it to programs: not ready, each check with its reason and since when, stages, charts and tables.
+// /status.json contains everything for programs: not ready, each check with its reason and time, stages, charts and
+// tables.
 func TestStatusForPrograms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()

@@ -116,7 +116,7 @@ func TestAdminPprof(t *testing.T) {
 	require.Contains(t, body, "goroutine profile")
 }
 
-// A check that hangs is cut off when the server stops, and does not hold it up.
+// A check that hangs is cut off when the server stops, and does not delay the stop.
 func TestAdminStopsWithACheckInFlight(t *testing.T) {
 	entered := make(chan struct{})
 	var once sync.Once
@@ -141,7 +141,7 @@ func TestAdminStopsWithACheckInFlight(t *testing.T) {
 	<-entered
 	cancel()
 	require.NoError(t, <-ended)
-	require.NotEqual(t, "200 OK", <-answered) // 503 if the server had read the request, else an error
+	require.NotEqual(t, "200 OK", <-answered) // 503 if the server had read the request, otherwise an error
 	http.DefaultClient.CloseIdleConnections()
 }
 
@@ -183,7 +183,7 @@ func TestAdminAsksForTheToken(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, ask("/elsewhere", func(r *http.Request) { r.SetBasicAuth("anybody", token) }))
 }
 
-// A page of another site may have its name point to this machine; it must learn nothing.
+// A page of another site may make its own name resolve to this machine. It must not learn anything.
 func TestAdminWithoutATokenIsForThisMachine(t *testing.T) {
 	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0"}, nil)
 	for host, want := range map[string]int{"localhost:9090": 200, "127.0.0.1": 200, "[::1]:9090": 200, "evil.example": 403, "localhost.evil.example:9090": 403} {

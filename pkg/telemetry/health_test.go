@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A check keeps its time as long as its state stays, also when the reason changes.
+// A check keeps its time as long as its state stays the same, even if the reason changes.
 func TestHealthTellsSinceWhen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var store, cache error
@@ -48,7 +48,7 @@ func TestHealthTellsSinceWhen(t *testing.T) {
 	})
 }
 
-// A check that does not end with its context fails, does not hide the others, and is not started twice.
+// A check that does not end with its context fails. It does not hide other checks, and is not started twice.
 func TestACheckThatHangsFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -72,7 +72,7 @@ func TestACheckThatHangsFails(t *testing.T) {
 	})
 }
 
-// Checks write and call other services. However often somebody asks, they run at most four times a second.
+// Checks write to disks and call other services. However often they are requested, they run at most four times a second.
 func TestResultsAreUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var runs atomic.Int32
@@ -86,10 +86,10 @@ func TestResultsAreUsedAgain(t *testing.T) {
 	})
 }
 
-// The metrics follow the checks although nobody asks for the readiness.
+// The metrics follow the checks even if readiness is never requested.
 func TestHealthIsExportedWithoutAProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store, cache atomic.Bool // broken
+		var store, cache atomic.Bool // true if broken
 		tel := Discard()
 		fails := func(broken *atomic.Bool, mark func(error) error) Check {
 			return func(context.Context) error {

@@ -11,7 +11,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// With a name, every metric says which installation it belongs to, in every scrape, and keeps a label of that name of its own.
+// If the installation has a name, every metric has it as a label in every scrape. A metric that already has a label of
+// that name keeps its own value.
 func TestMetricsNameTheInstallation(t *testing.T) {
 	for name, want := range map[string]struct{ plain, own string }{
 		"":     {`runnel_test_total{a="b",z="y"} 1`, `runnel_other_total{installation="own"} 1`},

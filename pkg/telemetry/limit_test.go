@@ -19,7 +19,7 @@ import (
 
 var notLogged = regexp.MustCompile(`not_logged=(\d+)`)
 
-// tally returns the number of lines in a log, and how many they stand for.
+// tally returns the number of lines in a log, and the number of lines that they represent.
 func tally(t *testing.T, log string) (written, total int) {
 	t.Helper()
 	written = strings.Count(log, "\n")
@@ -80,7 +80,7 @@ func TestKindsDoNotHoldEachOtherBack(t *testing.T) {
 	})
 }
 
-// The lines of one event about 16 partitions: one at once, and one that stands for the others.
+// Lines about 16 partitions with the same cause: one line is written at once, and one line represents all others.
 func TestPartitionsAreGrouped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log telemetrytest.Log

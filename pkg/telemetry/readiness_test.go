@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// forget makes the next answer run the checks.
+// forget makes the next request run the checks again.
 func (a *Admin) forget() { a.checked = time.Time{} }
 
-// askReady asks as a prober would, or an operator with the token.
+// askReady requests /readyz like a prober, or with a token like an operator.
 func askReady(ctx context.Context, a *Admin, token string) *httptest.ResponseRecorder {
 	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/readyz", http.NoBody)
 	if token != "" {
@@ -28,7 +28,7 @@ func askReady(ctx context.Context, a *Admin, token string) *httptest.ResponseRec
 	return recorder
 }
 
-// Reasons may name hosts and addresses. Who does not show the token learns that something is wrong, and what.
+// Reasons may contain hosts and addresses. A caller without the token learns only which check failed.
 func TestReasonsAreForOperators(t *testing.T) {
 	const token = "0123456789abcdef"
 	a, err := NewAdmin(AdminConfig{Listen: "127.0.0.1:0", Token: token}, Discard(), map[string]Check{
@@ -44,8 +44,8 @@ func TestReasonsAreForOperators(t *testing.T) {
 	}
 }
 
-// A degraded check is reported, to operators with its reason, and does not make the service unready. It does not hide one that
-// does.
+// A degraded check is reported, to operators with its reason. It does not make the service unready, and does not hide a
+// check that does.
 func TestADegradedServiceIsReady(t *testing.T) {
 	const token = "0123456789abcdef"
 	var nats error
@@ -73,8 +73,8 @@ func TestADegradedServiceIsReady(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, askReady(t.Context(), a, "").Code, "a drain counts")
 }
 
-// Everybody may ask whether a service is ready. However many do, what it depends on is asked once; and one who goes away takes
-// no answer from the others.
+// Anyone may ask whether a service is ready. However many callers ask, the checks run once. A caller that disconnects
+// does not cancel the answer of others.
 func TestAFloodOfProbesIsOneCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

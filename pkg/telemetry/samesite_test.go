@@ -14,7 +14,7 @@ import (
 
 const testToken = "0123456789abcdef"
 
-// adminHandler is everything that an admin server answers, a route of a service among it.
+// adminHandler returns the handler of an admin server with all its routes, including a route that a service added.
 func adminHandler(t *testing.T, token string) (*Admin, http.Handler) {
 	t.Helper()
 	a, err := NewAdmin(AdminConfig{Listen: "127.0.0.1:0", Token: token, Pprof: true}, Discard(), nil)
@@ -25,17 +25,17 @@ func adminHandler(t *testing.T, token string) (*Admin, http.Handler) {
 	return a, a.server.Handler
 }
 
-// pathOf is the path of a pattern, which may begin with a method.
+// pathOf returns the path of a pattern, which may begin with a method.
 func pathOf(route string) string {
 	_, path, _ := strings.Cut(route, "/")
 	return "/" + path
 }
 
-// from sends a request with these headers, to the loopback address unless Host is among them.
+// from sends a request with these headers. It is sent to the loopback address, unless Host is among the headers.
 func from(t *testing.T, handler http.Handler, method, path string, headers map[string]string) *httptest.ResponseRecorder {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // profiles take seconds, unless nobody waits for them
+	cancel() // a profile would take seconds
 	request := httptest.NewRequestWithContext(ctx, method, path, http.NoBody)
 	request.Host = "127.0.0.1:9090"
 	for name, value := range headers {
@@ -49,8 +49,8 @@ func from(t *testing.T, handler http.Handler, method, path string, headers map[s
 	return recorder
 }
 
-// No page of another site gets anything from any route: not with the token that a browser adds by itself, and not on loopback,
-// where no token is needed.
+// No page of another site gets an answer from any route. This holds with a token that the browser adds by itself, and on
+// loopback, where no token is needed.
 func TestNoRouteAnswersAnotherSite(t *testing.T) {
 	for name, token := range map[string]string{"without a token": "", "with a token": testToken} {
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +98,8 @@ func TestNoRouteAnswersAnotherSite(t *testing.T) {
 	}
 }
 
-// A site can let its own name point to this machine. Its browser takes that for one origin, so only the Host tells.
+// A site can make its own name resolve to this machine. The browser then regards the request as same-origin, so only the
+// Host header reveals it.
 func TestNoRouteAnswersANameOfAnother(t *testing.T) {
 	a, handler := adminHandler(t, "")
 	for _, route := range a.Routes() {
@@ -117,7 +118,7 @@ func TestNoRouteAnswersANameOfAnother(t *testing.T) {
 	}
 }
 
-// What another site's name may ask tells nothing that is not for everybody.
+// A request with the name of another site gets only information that is public.
 func TestReasonsAreNotForANameOfAnother(t *testing.T) {
 	a, err := NewAdmin(AdminConfig{Listen: "127.0.0.1:0"}, Discard(), map[string]Check{
 		"history": func(context.Context) error { return errors.New("dial tcp 10.1.2.3:5432: connection refused") },

@@ -43,7 +43,7 @@ func (c *collectorServer) Export(_ context.Context, request *collector.ExportTra
 	return &collector.ExportTraceServiceResponse{}, nil
 }
 
-// startCollector gives the address of a running collector and what it receives.
+// startCollector starts a collector. It returns the collector's address, and a channel with the names of received spans.
 func startCollector(t *testing.T) (string, <-chan string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,7 +88,7 @@ func TestSamplingFollowsTheParent(t *testing.T) {
 	child.End()
 }
 
-// A collector that is away costs nothing but one warning.
+// An unavailable collector causes only one warning.
 func TestCollectorAway(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestCollectorAway(t *testing.T) {
 	var log bytes.Buffer
 	tel, err := telemetry.Start(t.Context(), "gateway", telemetry.Config{OTLPEndpoint: addr, SampleRatio: 1}, &log)
 	require.NoError(t, err)
-	for range 10_000 { // more than the queue holds: the rest is dropped, nothing waits
+	for range 10_000 { // more than the queue holds; the rest is dropped without waiting
 		_, span := tel.Tracer("test").Start(t.Context(), "send")
 		span.End()
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A token is replaced by replacing its file; one that is too short changes nothing and is reported once.
+// A token is replaced by replacing its file. A token that is too short changes nothing and is reported once.
 func TestTheAdminTokenIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const first, second = "0123456789abcdef", "fedcba9876543210"

@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// reserves is the environment variable with which the test binary plays another process: it reserves the port of the value.
+// reserves is the environment variable that makes the test binary act as another process: it reserves the port in the
+// variable's value.
 const reserves = "RUNNEL_TEST_RESERVES"
 
 func TestMain(m *testing.M) {

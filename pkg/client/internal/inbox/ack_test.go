@@ -28,7 +28,7 @@ func TestAcknowledgementsAreCollected(t *testing.T) {
 		require.Equal(t, []string{"c 2"}, f.acks())
 		require.True(t, f.AckDue().IsZero())
 
-		// Many events are acknowledged at once.
+		// An acknowledgement of many events is sent at once.
 		for seq := range uint64(63) {
 			f.push(log, seq+3)
 		}
@@ -50,12 +50,12 @@ func TestWhatTheProgramWasNotToldOfIsNotAcknowledged(t *testing.T) {
 	f.push(log, 3)
 	require.Equal(t, []string{"c 2"}, f.acks())
 
-	// An undone position is not acknowledged, either: the callback of the old branch moves nothing.
+	// An undone position is not acknowledged either: the callback of the old branch moves no position.
 	f.push(log, 4, 5)
 	log.Back(1)
 	f.fork(log)
 	f.answerAll(t, log)
-	f.queued, f.slow = f.queued[:len(f.queued)-1], false // all positions except that of the fork
+	f.queued, f.slow = f.queued[:len(f.queued)-1], false // all positions except the fork's
 	f.handAll()
 	require.Empty(t, f.acks())
 }

@@ -27,19 +27,19 @@ const (
 
 var errRefused = errors.New("refused")
 
-// fixture is an inbox with fakes of all its neighbours. It is the Program, the Server and the Commands.
+// fixture is an inbox with a fake Program, Server and Commands.
 type fixture struct {
 	*inbox.Inbox
 
-	// told are the calls to the program, as text; queued are events that were not delivered to it yet.
+	// told contains the calls to the program as text. queued contains the events that were not delivered to it yet.
 	told   []string
 	queued []func()
 	room   int
 	slow   bool
-	// reads and lists are the unanswered queries to the server.
+	// reads and lists contain the unanswered queries to the server.
 	reads []inbox.PageRead
 	lists []list
-	// The commands of the user that were committed.
+	// newest contains the newest committed command of the user by conversation.
 	newest        map[string]uint64
 	created, lost map[string]bool
 
@@ -79,7 +79,7 @@ func (f *fixture) takeTold() string {
 	return told
 }
 
-// hand lets the program return from a callback, either at once or, if it is slow, with handAll.
+// hand makes the program return from a callback: at once, or if it is slow, when handAll is called.
 func (f *fixture) hand(conv *inbox.Conversation, branch int, seq uint64) {
 	if f.slow {
 		f.queued = append(f.queued, func() { f.Handed(conv, branch, seq) })
@@ -141,14 +141,14 @@ func (f *fixture) Created(id string) bool  { return f.created[id] }
 func (f *fixture) MarkLost(id string)      { f.lost[id] = true }
 func (f *fixture) Lost(id string) bool     { return f.lost[id] }
 
-// connect begins a connection with this answer of the gateway.
+// connect begins a connection; connected is the gateway's answer.
 func (f *fixture) connect(connected *clientv1.Connected) (clientv1.Start, []*clientv1.Position) {
 	start, positions := f.Connecting()
 	f.Connected(connected)
 	return start, positions
 }
 
-// started returns an inbox that is connected and begins with the first event of a log; the program knows of it.
+// started returns a connected inbox that begins with the first event of a log. The program knows the conversation.
 func started(t *testing.T, log *logtest.Log) *fixture {
 	t.Helper()
 	f := newFixture(clientv1.Start_START_FIRST)
@@ -204,7 +204,7 @@ func (f *fixture) receipt(log *logtest.Log, version int64) {
 	f.receive(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Receipt{Receipt: &conversationv1.Receipt{ConversationId: log.ID, Version: version}}})
 }
 
-// answer answers the oldest query from a log, and returns it.
+// answer answers the oldest query from a log, and returns the query.
 func (f *fixture) answer(t *testing.T, log *logtest.Log) inbox.PageRead {
 	t.Helper()
 	require.NotEmpty(t, f.reads, "there is no query")
@@ -215,7 +215,7 @@ func (f *fixture) answer(t *testing.T, log *logtest.Log) inbox.PageRead {
 	return read
 }
 
-// answerAll answers until there are no more queries, and returns the seqs after which was read.
+// answerAll answers queries until there are no more. It returns the seq after which each query read.
 func (f *fixture) answerAll(t *testing.T, logs ...*logtest.Log) (afters []uint64) {
 	t.Helper()
 	for len(f.reads) > 0 {
@@ -227,7 +227,7 @@ func (f *fixture) answerAll(t *testing.T, logs ...*logtest.Log) (afters []uint64
 	return afters
 }
 
-// acks returns the positions of the next acknowledgement as text: delivered, and read if it is included.
+// acks returns the positions of the next acknowledgement as text: delivered, and read if it is set.
 func (f *fixture) acks() (positions []string) {
 	for _, position := range f.TakeAck().GetPositions() {
 		text := fmt.Sprintf("%s %d", position.GetConversationId(), position.GetDelivered())

@@ -9,7 +9,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// pushed returns an inbox that has all of a log.
+// pushed returns an inbox that has received the whole log.
 func pushed(t *testing.T, log *logtest.Log) *fixture {
 	t.Helper()
 	f := started(t, log)
@@ -96,7 +96,7 @@ func TestACommittedCommandThatIsGoneIsAFork(t *testing.T) {
 	require.Equal(t, "c forked 9 to 9, hash known: true", f.takeTold())
 }
 
-// The gateway's state of a conversation may be older than the outcome of a command.
+// The gateway's description of a conversation may be older than the outcome of a command.
 func TestAnOutcomeThatOvertakesItsConversationIsNoFork(t *testing.T) {
 	log := logtest.New("c", 9)
 	f := pushed(t, log)

@@ -40,7 +40,7 @@ func TestAConversationThatIsJoinedBeginsWithTheJoining(t *testing.T) {
 	f.attach(&clientv1.Conversation{ConversationId: "c", Head: 7, JoinedSeq: 6})
 	require.Equal(t, "6; 7", f.takeTold(), "it is attached once")
 
-	// Events of a conversation that was joined while the client was offline are not missed, either.
+	// Events of a conversation that was joined while the client was offline are not missed either.
 	f.Disconnected()
 	start, _ := f.connect(&clientv1.Connected{Conversations: []*clientv1.Conversation{
 		{ConversationId: "c", Head: 7, JoinedSeq: 6}, {ConversationId: "d", Head: 7, JoinedSeq: 3},
@@ -61,8 +61,8 @@ func TestANextConnectionResumes(t *testing.T) {
 	require.Empty(t, f.reads, "the gateway pushes what comes after 3")
 }
 
-// crowd makes an inbox with two conversations more than fit into a connect frame; all have three events, of which the
-// client has two. It returns the ids of the two that were not named.
+// crowd makes an inbox with two conversations more than fit into a connect frame. All conversations have three events, of
+// which the client has two. It returns the ids of the two conversations that the frame did not name.
 func crowd(t *testing.T) (f *fixture, logs map[string]*logtest.Log, unnamed []string) {
 	t.Helper()
 	f, logs = newFixture(clientv1.Start_START_FIRST), map[string]*logtest.Log{}
@@ -105,7 +105,7 @@ func TestConversationsForWhichAConnectFrameHasNoRoomAreRead(t *testing.T) {
 
 func TestAMembershipThatEndedUnnamedIsNamedByTheNextConnection(t *testing.T) {
 	f, logs, unnamed := crowd(t)
-	// The user has left one that was not named and one that was: only the latter is reported by the gateway.
+	// The user has left a conversation that was not named and one that was named. The gateway reports only the latter.
 	var left *logtest.Log
 	connected := &clientv1.Connected{More: true}
 	for id, log := range logs {
@@ -125,7 +125,7 @@ func TestAMembershipThatEndedUnnamedIsNamedByTheNextConnection(t *testing.T) {
 	_, positions := f.Connecting()
 	require.Equal(t, unnamed[0], positions[0].GetConversationId())
 
-	// A failed attempt changes nothing.
+	// A failed attempt to connect changes nothing.
 	_, positions = f.Connecting()
 	require.Equal(t, unnamed[0], positions[0].GetConversationId())
 	f.Connected(&clientv1.Connected{Conversations: append(connected.GetConversations(), info(logs[unnamed[0]]))})
@@ -139,7 +139,7 @@ func TestConversationsBeyondTheFirstPageAreListed(t *testing.T) {
 	require.Len(t, f.lists, 1)
 	require.Equal(t, "a", f.lists[0].after)
 	f.takeTold()
-	// The list is requested again as long as the connection lasts.
+	// The client requests the list again as long as the connection lasts.
 	f.lists[0].done(nil, errRefused)
 	f.lists[1].done(nil, errRefused)
 	require.Equal(t, []string{"0s", "1s", "2s"}, []string{f.lists[0].wait.String(), f.lists[1].wait.String(), f.lists[2].wait.String()})
@@ -154,7 +154,7 @@ func TestConversationsBeyondTheFirstPageAreListed(t *testing.T) {
 	f.lists[3].done(nil, errRefused)
 	require.Len(t, f.lists, 4, "it ends with the connection")
 
-	// The next connection starts over; only after everything was listed do other conversations count as new.
+	// The next connection starts over. Unknown conversations count as new only after all were listed.
 	start, _ := f.connect(&clientv1.Connected{Conversations: []*clientv1.Conversation{{ConversationId: "a"}}, More: true})
 	require.Equal(t, clientv1.Start_START_HEAD, start)
 	f.lists[4].done(&clientv1.Conversations{}, nil)

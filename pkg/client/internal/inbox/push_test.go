@@ -38,7 +38,7 @@ func TestAGapIsReadBeforeWhatComesAfterIt(t *testing.T) {
 	require.Equal(t, "2; 3; 4; 5; 6", f.takeTold())
 	require.EqualValues(t, 1, f.Stats().PagesRead)
 
-	// Pushed events may close the gap; then the held events follow at once.
+	// Pushed events close the gap; the held events then follow at once.
 	log.Grow(4)
 	f.push(log, 9)
 	f.push(log, 7, 8)
@@ -115,7 +115,7 @@ func TestHiddenStretches(t *testing.T) {
 	require.Equal(t, "(2-4); 5; (6-7)", f.takeTold())
 	require.EqualValues(t, 2, f.Stats().Hidden)
 
-	// A hidden stretch after a gap makes the client read, and the page contains it, too.
+	// A hidden stretch after a gap makes the client read a page, which also contains the stretch.
 	log.Hide(10, 12)
 	f.hide(log, 10, 12)
 	f.answerAll(t, log)
@@ -140,7 +140,7 @@ func TestAPageThatBringsNothingIsAskedForAgainAndThenBelieved(t *testing.T) {
 	f.push(longer, 4, 5)
 	require.Equal(t, "4; 5", f.takeTold(), "5 was not held any more")
 
-	// Progress resets the count.
+	// Progress resets the count of empty pages.
 	longest := logtest.New("c", 8)
 	f.push(longest, 8)
 	f.answer(t, longer)
@@ -172,7 +172,7 @@ func TestAnEventThatDoesNotVerifyIsReadAgain(t *testing.T) {
 	require.Equal(t, "2; 3", f.takeTold())
 	require.EqualValues(t, 1, f.Stats().ChainBreaks)
 
-	// An event that is read and does not verify is read again before a fork is suspected.
+	// An event from history that does not verify is read again before a fork is suspected.
 	log.Grow(2)
 	f.push(log, 5)
 	bad := log.Page(3, 100)

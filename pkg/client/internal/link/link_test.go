@@ -35,7 +35,7 @@ var (
 	errOwn     = errors.New("a reason of ours")
 )
 
-// fakeConn is a connection: the test supplies what is read and receives what is written.
+// fakeConn is a connection for which the test supplies the messages to read, and receives the written messages.
 type fakeConn struct {
 	in, out chan []byte
 
@@ -54,7 +54,7 @@ func (c *fakeConn) ReadMessage() ([]byte, error) {
 		return message, nil
 	case <-c.closed:
 		select {
-		case message := <-c.in: // frames that were sent before the end still arrive
+		case message := <-c.in: // frames sent before the end still arrive
 			return message, nil
 		default:
 			return nil, c.err
@@ -116,12 +116,12 @@ func (c *fakeConn) written(t *testing.T) (texts []string) {
 	}
 }
 
-// handler is a Handler that records its calls.
+// handler is a link.Handler that records its calls.
 type handler struct {
 	mu    sync.Mutex
 	calls []string
 	link  *link.Link
-	// outgoing are the results of Append, each returned once; last is its result when the link is closing.
+	// outgoing contains the results of Append, each returned once. last is the result while the link is closing.
 	outgoing []string
 	last     string
 	due      time.Time
@@ -193,7 +193,7 @@ func (h *handler) seen() []string {
 	return append([]string(nil), h.calls...)
 }
 
-// fixture is a link that runs on a fake connection.
+// fixture is a link on a fake connection.
 type fixture struct {
 	*handler
 
@@ -222,7 +222,7 @@ func (f *fixture) run(t *testing.T, change ...func(*link.Config)) {
 	t.Cleanup(cancel)
 }
 
-// connected runs a link and accepts it.
+// connected runs a link and accepts its connection.
 func connected(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{}
@@ -368,7 +368,7 @@ func TestWhatThereIsToSendIsSent(t *testing.T) {
 		f.link.Wake()
 		require.Equal(t, []string{"a", "b"}, f.conn.written(t))
 
-		// Work that becomes due needs no second wake.
+		// Work that becomes due needs no further wake-up.
 		f.mu.Lock()
 		f.due = time.Now().Add(time.Second)
 		f.mu.Unlock()
@@ -378,7 +378,7 @@ func TestWhatThereIsToSendIsSent(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		require.Equal(t, []string{"due"}, f.conn.written(t))
 
-		// A pong is sent before everything else.
+		// A pong is sent before all other frames.
 		f.mu.Lock()
 		f.outgoing = []string{"c"}
 		f.mu.Unlock()
@@ -456,7 +456,7 @@ func TestTheContextEndsALink(t *testing.T) {
 func TestAStuckWriteEndsWithTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := connected(t)
-		f.conn.out = make(chan []byte) // no one reads
+		f.conn.out = make(chan []byte) // no goroutine reads it
 		f.mu.Lock()
 		f.outgoing = []string{"a"}
 		f.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 
 var errRefused = errors.New("refused")
 
-// fixture is a queue with fakes of all its neighbours.
+// fixture is a queue with fake dependencies.
 type fixture struct {
 	*request.Queue
 
@@ -55,7 +55,7 @@ func (f *fixture) sent(t *testing.T) (frames []*clientv1.ClientFrame) {
 	return frames
 }
 
-// sentOne requires that the next message has one frame, and returns its id.
+// sentOne requires that the next message has exactly one frame, and returns the frame's id.
 func (f *fixture) sentOne(t *testing.T) (id uint64) {
 	t.Helper()
 	frames := f.sent(t)
@@ -63,7 +63,7 @@ func (f *fixture) sentOne(t *testing.T) (id uint64) {
 	return frames[0].GetId()
 }
 
-// result is how a request ended.
+// result records how a request ended.
 type result struct {
 	ended  int
 	answer *clientv1.ServerFrame
@@ -180,7 +180,7 @@ func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 	require.Equal(t, 1, keptEnd.ended)
 }
 
-// An id of an earlier connection may belong to another request on this one.
+// An id of an earlier connection may belong to another request on this connection.
 func TestTheEndOfAnOldRequestDoesNotLoseTheAnswerToANewOne(t *testing.T) {
 	f := newFixture()
 	f.Connect(0, 1)
@@ -305,7 +305,7 @@ func TestARequestThatIsTooLarge(t *testing.T) {
 		require.False(t, large.WasSent())
 		require.NoError(t, smallEnd.err)
 
-		// A request that another gateway may have taken is retried later.
+		// A request that this gateway does not accept, but another gateway may accept, is retried later.
 		again, againEnd := newRequest(strings.Repeat("x", 100))
 		policy := &fakePolicy{tooLarge: true}
 		again.Policy = policy
@@ -336,7 +336,7 @@ func TestAMessageHasNoMoreThanTheGatewayTakes(t *testing.T) {
 }
 
 func TestTheLargestFrameIsSent(t *testing.T) {
-	// send sends two equal requests to a gateway that accepts frames of at most so many bytes.
+	// send sends two equal requests to a gateway that accepts frames of at most maxFrame bytes.
 	send := func(maxFrame int) (message []byte, first *result) {
 		f := newFixture()
 		f.Connect(maxFrame, 1)
@@ -405,8 +405,8 @@ func TestFailAllEndsEverything(t *testing.T) {
 	require.Empty(t, f.sent(t))
 }
 
-// TestWaitsAfterRefusals: while the server is unavailable the waits do not grow far, because they would last longer than the outage.
-// After rate limits they keep growing.
+// TestWaitsAfterRefusals: while the server is unavailable, the waits stay short, because longer waits would outlast the
+// outage. After rate limits they keep growing.
 func TestWaitsAfterRefusals(t *testing.T) {
 	const tries = 30 // the fixture's backoff grows to 30 s
 	const unavailable, limited = conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED

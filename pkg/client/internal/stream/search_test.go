@@ -12,7 +12,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// searched runs a search against a log, and returns what it found and how many events it read.
+// searched runs a search against a log. It returns the result and the number of events that it read.
 func searched(s *stream.Stream, log *logtest.Log, committed uint64) (verdict stream.Verdict, common stream.Common, reads int) {
 	search := s.Search()
 	for verdict == stream.More {
@@ -71,7 +71,7 @@ func TestAMarkThatWasComparedIsNotReadAgain(t *testing.T) {
 	require.EqualValues(t, 8, common.Seq)
 	require.Equal(t, 2, reads)
 
-	// After a restart the hash of the newest event may not be known, but those before it are.
+	// After a restart the hash of the newest event may be unknown, while hashes of earlier events are known.
 	s.Skip(10)
 	log.Back(7)
 	log.Grow(1)

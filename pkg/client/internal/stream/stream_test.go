@@ -62,7 +62,7 @@ func TestAStreamResumesFromAPosition(t *testing.T) {
 	require.Equal(t, log.Hash(2)[:chain.PrefixSize], s.LastHash())
 	take(t, s, log, 3, 4)
 
-	// The event after a position whose hash is known must continue it.
+	// If the hash of the position is known, the next event must contain it.
 	log.Back(2)
 	log.Grow(1)
 	other := logtest.New("c", 4)
@@ -117,7 +117,7 @@ func TestHeldEventsFollowAGap(t *testing.T) {
 	log := logtest.New("c", 500)
 	s := stream.New("c", 0)
 	s.Hold(arrival(log, 3))
-	s.Hold(arrival(log, 5)) // not without a hole
+	s.Hold(arrival(log, 5)) // not contiguous with the held events
 	s.Hold(arrival(log, 4))
 	_, held := s.NextHeld()
 	require.False(t, held, "there is a gap before them")
@@ -148,7 +148,7 @@ func TestHeldEventsFollowAGap(t *testing.T) {
 	_, held = s.NextHeld()
 	require.False(t, held)
 
-	// No more than 256 events are held.
+	// At most 256 events are held.
 	for seq := uint64(100); seq <= 500; seq++ {
 		s.Hold(arrival(log, seq))
 	}
@@ -176,7 +176,7 @@ func TestAnEventThatIsReadHasTheTraceOfItsHeldCopy(t *testing.T) {
 	require.Nil(t, s.AsRead(log.Event(5)).Origin)
 }
 
-// merge takes everything of a page, and returns what it took as text.
+// merge takes all events of a page, and returns the taken events as text.
 func merge(s *stream.Stream, page *clientv1.Page, limit int) (took []string, seq uint64, err error) {
 	seq, err = s.Merge(page, func(came stream.Arrival) error {
 		if len(took) == limit {
@@ -205,7 +205,7 @@ func TestMergingAPage(t *testing.T) {
 	require.EqualValues(t, 9, seq)
 	require.Equal(t, []string{"(1-2)", "3", "4", "(5-6)", "7", "8", "(9-9)"}, took)
 
-	// Events that were pushed meanwhile are skipped; a stretch that begins before is cut.
+	// Events that were pushed meanwhile are skipped; a hidden stretch that begins earlier is cut.
 	s = stream.New("c", 5)
 	took, _, err = merge(s, log.Page(2, 100), 100)
 	require.NoError(t, err)
@@ -215,7 +215,7 @@ func TestMergingAPage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"4", "(5-6)", "7", "8", "(9-9)"}, took)
 
-	// It stops at an event that cannot be taken.
+	// Merge stops at an event that cannot be taken.
 	s = stream.New("c", 2)
 	took, seq, err = merge(s, log.Page(2, 100), 1)
 	require.EqualError(t, err, "enough")

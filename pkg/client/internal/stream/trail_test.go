@@ -12,7 +12,7 @@ import (
 
 func hashOf(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-// A trail has the newest 32 events, and at any distance d beyond them an event not much more than d/2 away.
+// A trail contains the newest 32 events. At any greater distance d it contains an event within little more than d/2.
 func TestATrailRemembersTheNewestEventsAndSomeOlderOnes(t *testing.T) {
 	var tr trail
 	require.True(t, tr.empty())

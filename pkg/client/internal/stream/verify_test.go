@@ -18,7 +18,7 @@ func saying(text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
 }
 
-// sealed is the first event of a log, with a body of these bytes, as a client gets it in a codec of JSON with bytes.
+// sealed returns the first event of a log, with these body bytes, in the form of a JSON codec with bytes.
 func sealed(body []byte) *clientv1.Event {
 	event := &conversationv1.Event{
 		ConversationId: "c", Seq: 1, Sender: "bob", CommandId: "command", Kind: conversationv1.EventKind_EVENT_KIND_MESSAGE,
@@ -30,7 +30,8 @@ func sealed(body []byte) *clientv1.Event {
 	return told
 }
 
-// JSON has the body twice, and only the bytes are verified: a body that says something else is not passed on.
+// JSON events contain the body twice, and only the bytes are verified. A decoded body that differs is not passed to the
+// program.
 func TestTheBodyThatWasVerifiedIsPassedOn(t *testing.T) {
 	body, err := conversation.EncodeBody(saying("true"))
 	require.NoError(t, err)
@@ -42,7 +43,7 @@ func TestTheBodyThatWasVerifiedIsPassedOn(t *testing.T) {
 	require.Equal(t, "true", event.GetBody().GetMessage().GetText())
 }
 
-// Bytes that this client cannot read verify, and are a body without an action.
+// Bytes that this client cannot decode still verify. The program gets a body without an action.
 func TestABodyThatCannotBeReadIsEmpty(t *testing.T) {
 	event := sealed([]byte{0xff, 0xff})
 	event.Body = saying("false")
@@ -84,7 +85,7 @@ func TestABinaryBodyStays(t *testing.T) {
 	require.Same(t, want, event.GetBody())
 }
 
-// An event whose content was erased has no body, whatever the server says beside it.
+// An event whose content was erased has no body, even if the server sends a decoded body.
 func TestErasedContentHasNoBody(t *testing.T) {
 	log := logtest.New("c", 1)
 	log.Erase(1)
@@ -96,7 +97,7 @@ func TestErasedContentHasNoBody(t *testing.T) {
 	require.Nil(t, event.GetBody())
 }
 
-// Without checking, an event is erased if it has neither body nor salt.
+// Without verification, an event counts as erased if it has neither body nor salt.
 func TestWhatIsNotCheckedIsErasedIfNothingIsLeft(t *testing.T) {
 	for name, change := range map[string]func(*clientv1.Event){
 		"its body is left": func(e *clientv1.Event) { e.Salt = nil },

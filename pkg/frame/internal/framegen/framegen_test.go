@@ -27,7 +27,7 @@ func descriptors(files ...protoreflect.FileDescriptor) *descriptorpb.FileDescrip
 	return set
 }
 
-// The code of the test schema is the golden output. It is compiled and tested in package frame.
+// The golden output is the code for the test schema. Package frame compiles and tests it.
 func TestGolden(t *testing.T) {
 	for _, c := range []struct {
 		name            string
@@ -73,7 +73,7 @@ func TestRunWritesFiles(t *testing.T) {
 	require.ErrorContains(t, run(in, dir, "%s", nil, nil), "decode")
 }
 
-// file is a schema with one message M that has these fields, and what else is given.
+// file returns a schema with a message M that has these fields, and with additional declarations.
 func file(t *testing.T, fields, more string) *descriptorpb.FileDescriptorSet {
 	t.Helper()
 	set := &descriptorpb.FileDescriptorSet{}
@@ -154,7 +154,7 @@ func TestFieldsAreCounted(t *testing.T) {
 	files, err := generate(file(t, fields(64, ""), ""), []string{"t.M"}, nil)
 	require.NoError(t, err)
 	require.Contains(t, string(files["wire_check"]), `w.once("f63", &seen, 1<<63)`)
-	// The choices of a oneof are not limited: a body may have hundreds of actions.
+	// The number of fields in a oneof is not limited, because a body may have hundreds of actions.
 	files, err = generate(file(t, fields(300, "oneof_index: 0")+`oneof_decl { name: "o" }`, ""), []string{"t.M"}, nil)
 	require.NoError(t, err)
 	require.Contains(t, string(files["json_read"]), `var seen [5]uint64`)
