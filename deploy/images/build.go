@@ -14,13 +14,14 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// buildFlags leave out of a binary what differs between machines: directories, and an id that follows from them.
+// buildFlags keep machine-dependent data out of a binary: source directories and the build id.
 var buildFlags = []string{"-trimpath", "-buildvcs=false"}
 
-// linkFlags do the same for the linker.
+// linkFlags keep machine-dependent data out of a binary, as buildFlags do.
 const linkFlags = "-s -w -buildid="
 
-// stamped are the variables that --version prints. They follow from the commit, as does everything else in an image.
+// stamped is the package of the variables that --version prints. Their values follow from the commit, as all content of
+// an image does.
 const stamped = "github.com/runnelhq/runnel/pkg/buildinfo"
 
 // stamp returns the linker's flags for a program.
@@ -33,7 +34,7 @@ func (s Spec) stamp() string {
 	return flags
 }
 
-// Build compiles the program of an image, and the probe, into dir.
+// Build compiles the program of an image and the probe into dir.
 func Build(ctx context.Context, workspace, dir string, spec Spec) (binary, probe string, err error) {
 	program := spec.Program
 	workspace, err = filepath.Abs(workspace)
@@ -51,9 +52,9 @@ func Build(ctx context.Context, workspace, dir string, spec Spec) (binary, probe
 	return binary, probe, compile(ctx, filepath.Join(workspace, "deploy", "images"), "off", "./probe", probe, linkFlags, spec.Platform)
 }
 
-// compile runs the go command in a directory, with a workspace or without.
+// compile builds a package in a directory with the go command. workspace is the value of GOWORK: a file, or off.
 func compile(ctx context.Context, dir, workspace, pkg, output, link string, platform v1.Platform) error {
-	command := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-ldflags="+link, "-o", output, pkg)...) //nolint:gosec // the program is one of the workspace
+	command := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-ldflags="+link, "-o", output, pkg)...) //nolint:gosec // pkg is a package of the workspace
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK="+workspace, "GOFLAGS=", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
 	if text, err := command.CombinedOutput(); err != nil {
@@ -62,7 +63,7 @@ func compile(ctx context.Context, dir, workspace, pkg, output, link string, plat
 	return nil
 }
 
-// parsePlatforms reads linux/amd64,linux/arm64.
+// parsePlatforms parses a list such as linux/amd64,linux/arm64.
 func parsePlatforms(list string) ([]v1.Platform, error) {
 	if list == "" {
 		return []v1.Platform{{OS: "linux", Architecture: runtime.GOARCH}}, nil

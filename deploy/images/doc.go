@@ -1,12 +1,12 @@
-// Command images assembles the container images of Runnel's programs: static binaries, the root certificates, one user, and nothing
-// else. It needs no container engine and no base image, and the same sources give the same digest on every machine.
+// Command images assembles the container images of Runnel's programs. An image contains static binaries, the root certificates and
+// one user. The command needs no container engine and no base image. Equal sources give equal digests on all machines.
 //
-//	build.go    programs from the workspace
+//	build.go    compiles the programs of the workspace
 //	roots.go    the certificates of public authorities
-//	files.go    what lies in an image
-//	image.go    Assemble: files and configuration → image
-//	layout.go   images → OCI layouts and archives that `docker load` takes
-//	probe/      asks a service for its health, for where nothing else in the image can
+//	files.go    the files of an image
+//	image.go    Assemble: makes an image from files and a configuration
+//	layout.go   writes images as OCI layouts and as archives for `docker load`
+//	probe/      the health check of images that contain no other client
 //
-// deploy/Dockerfile makes images of the same shape with a container engine.
+// deploy/Dockerfile builds images with the same content with a container engine.
 package main

@@ -15,10 +15,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// userID is the user and group of the images: not root, and the same as in deploy/Dockerfile and the manifests.
+// userID is the user id and group id of the images. It is not root, and equals the id in deploy/Dockerfile and the
+// manifests.
 const userID = 65532
 
-// file is one file of an image; with a target a symbolic link. All belong to root, and nobody may write to them.
+// file is one file of an image. A file with a target is a symbolic link. All files belong to root and are writable by
+// nobody.
 type file struct {
 	path    string
 	content []byte
@@ -26,7 +28,7 @@ type file struct {
 	target  string
 }
 
-// system is what a Go program may look for besides itself.
+// system returns the system files that a Go program may need besides its binary.
 func system() []file {
 	return []file{
 		{path: "etc/group", content: []byte(fmt.Sprintf("runnel:x:%d:\n", userID))},
@@ -35,7 +37,7 @@ func system() []file {
 	}
 }
 
-// binaries returns the program, the probe, and a link to the program that has the same name in all images.
+// binaries returns the program, the probe, and a link to the program. The link has the same name in all images.
 func binaries(program, binary, probe string) ([]file, error) {
 	var files []file
 	for name, path := range map[string]string{program: binary, "probe": probe} {
@@ -48,7 +50,7 @@ func binaries(program, binary, probe string) ([]file, error) {
 	return append(files, file{path: "entrypoint", target: "/usr/bin/" + program}), nil
 }
 
-// layer packs files, and the directories they lie in, in one order and with one time.
+// layer packs files and their directories in a fixed order and with the same time.
 func layer(files []file, at time.Time) (v1.Layer, error) {
 	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.path, b.path) })
 	var packed bytes.Buffer
@@ -84,7 +86,7 @@ func layer(files []file, at time.Time) (v1.Layer, error) {
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed.Bytes())), nil })
 }
 
-// parents are the directories above a path, the highest first.
+// parents returns the directories above a path, the highest first.
 func parents(file string) []string {
 	var above []string
 	for dir := path.Dir(file); dir != "."; dir = path.Dir(dir) {

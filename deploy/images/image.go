@@ -10,16 +10,16 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Spec says what an image is of.
+// Spec describes the content of an image.
 type Spec struct {
 	Program, Version, Revision string
 	Created                    time.Time
-	// Modified says that the source differed from the commit.
+	// Modified is true if the source differed from the commit.
 	Modified bool
 	Platform v1.Platform
 }
 
-// about is one line for each program.
+// about describes each program in one line.
 var about = map[string]string{
 	"runnel":          "Runnel in one process, and what a person at a terminal uses with it",
 	"runnel-gateway":  "Terminates client connections of Runnel",

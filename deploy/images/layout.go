@@ -13,11 +13,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// refName is how a layout says what an image in it is called.
+// refName is the annotation that holds an image's name in a layout.
 const refName = "org.opencontainers.image.ref.name"
 
-// WriteLayout writes an OCI layout with one index over the images, one for each platform, in place of what was there. It gives the
-// digest by which a registry knows them.
+// WriteLayout writes an OCI layout with one index of the images, one image for each platform. It replaces an existing
+// layout. It returns the digest of the index, by which a registry addresses the images.
 func WriteLayout(dir, reference string, images []v1.Image) (v1.Hash, error) {
 	tag, err := name.NewTag(reference, name.StrictValidation)
 	if err != nil {
@@ -44,7 +44,7 @@ func WriteLayout(dir, reference string, images []v1.Image) (v1.Hash, error) {
 	return index.Digest()
 }
 
-// WriteArchive writes what `docker load` takes: one image with its name.
+// WriteArchive writes an archive for `docker load`: one image with its name.
 func WriteArchive(path, reference string, image v1.Image) error {
 	tag, err := name.NewTag(reference, name.StrictValidation)
 	if err != nil {

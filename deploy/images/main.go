@@ -18,7 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// programs are what there are images of.
+// programs are the programs that have an image.
 var programs = []string{"runnel", "runnel-gateway", "runnel-delivery", "runnel-history"}
 
 func main() {
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, printed io.Writer) error {
 	if err != nil {
 		return err
 	}
-	changes, err := exec.CommandContext(ctx, "git", "-C", *workspace, "status", "--porcelain", "--untracked-files=no").Output() //nolint:gosec // whoever builds says where
+	changes, err := exec.CommandContext(ctx, "git", "-C", *workspace, "status", "--porcelain", "--untracked-files=no").Output() //nolint:gosec // the caller chooses the workspace
 	if err != nil {
 		return fmt.Errorf("ask git for changes: %w", err)
 	}
@@ -99,9 +99,9 @@ func makeImage(ctx context.Context, workspace string, spec Spec) (v1.Image, erro
 	return Assemble(spec, binary, probe)
 }
 
-// revision is the commit that is built and its time. SOURCE_DATE_EPOCH beats the time, as everywhere.
+// revision returns the commit that is built and its time. SOURCE_DATE_EPOCH replaces the time if it is set.
 func revision(ctx context.Context, workspace string) (commit string, at time.Time, err error) {
-	output, err := exec.CommandContext(ctx, "git", "-C", workspace, "log", "-1", "--format=%H %ct").Output() //nolint:gosec // whoever builds says where
+	output, err := exec.CommandContext(ctx, "git", "-C", workspace, "log", "-1", "--format=%H %ct").Output() //nolint:gosec // the caller chooses the workspace
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("ask git what is built: %w", err)
 	}

@@ -1,11 +1,12 @@
-// Package k8stest installs the Helm chart of deploy/helm/runnel into a real Kubernetes control plane and tries to break what
-// the chart promises: that a strict API server takes every object, that pods obey the restricted pod security standard and
-// are spread over zones, that drains and rollouts never take too much at once, that the autoscaler reads the gateways'
-// connections, and that nothing is left when it is uninstalled.
+// Package k8stest installs the Helm chart of deploy/helm/runnel into a real Kubernetes control plane and tests the
+// properties that the chart promises. A strict API server accepts every object. Pods satisfy the restricted pod security
+// standard and are spread over zones. Drains and rollouts never remove too many pods at once. The autoscaler reads the
+// number of the gateways' connections. Uninstalling the chart removes every object.
 //
-// The API server, the controllers and the scheduler are the real ones; the nodes are not. kwok stands in for every kubelet,
-// so no container runs here: an image, a probe's answer or a network policy's effect on packets is never tested by this
-// package. It has a module of its own, outside the workspace, because Kubernetes pins hundreds of modules.
+// The API server, the controllers and the scheduler are the real programs. The nodes are simulated: kwok replaces every
+// kubelet, so no container runs. This package therefore does not test images, the answers of probes, or the effect of
+// network policies on packets. It is a separate module outside the workspace, because Kubernetes pins hundreds of
+// modules.
 //
-// Run it with scripts/k8s.sh, which builds the programs it starts.
+// Run it with scripts/k8s.sh, which builds the programs that it starts.
 package k8stest

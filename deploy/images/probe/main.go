@@ -1,6 +1,7 @@
-// Command probe asks addresses and ends with 0 if each of them answers: an HTTP address with status 200, a TCP address by taking the
-// connection. It is the health check of images in which there is no other program to make one with, and what `helm test` runs. It
-// speaks HTTP itself, because the whole of net/http is larger than all the rest of it.
+// Command probe sends a request to each address and exits with 0 if every address answers. An HTTP address must answer
+// with status 200. A TCP address must accept the connection. The probe is the health check of images that contain no
+// other client, and `helm test` runs it. It implements HTTP itself, because net/http is larger than the rest of the
+// program.
 package main
 
 import (
@@ -16,7 +17,7 @@ import (
 	"time"
 )
 
-// patience is how long one address may take.
+// patience limits the time for one address.
 const patience = 4 * time.Second
 
 func main() {
@@ -35,7 +36,7 @@ func main() {
 	}
 }
 
-// run asks all addresses and reports all that do not answer.
+// run probes all addresses and reports every address that does not answer.
 func run(tokenFile string, addresses []string) error {
 	token := ""
 	if tokenFile != "" {
@@ -52,7 +53,7 @@ func run(tokenFile string, addresses []string) error {
 	return errors.Join(errs...)
 }
 
-// ask makes one request, with a bearer token unless it is empty.
+// ask makes one request. It sends the bearer token unless the token is empty.
 func ask(address, token string, patience time.Duration) error {
 	target, err := url.Parse(address)
 	if err != nil || target.Scheme != "http" && target.Scheme != "tcp" || target.Port() == "" {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Authority signs the certificates of one cluster. It lives as long as the test.
+// Authority signs the certificates of one cluster. It exists only during the test.
 type Authority struct {
 	PEM         []byte
 	certificate *x509.Certificate
@@ -41,12 +41,13 @@ func NewAuthority(name string) (*Authority, error) {
 	return &Authority{PEM: encode("CERTIFICATE", der), certificate: certificate, key: key}, nil
 }
 
-// Pair is a certificate and its key, both PEM.
+// Pair is a certificate and its key, both in PEM.
 type Pair struct {
 	Certificate, Key []byte
 }
 
-// Issue signs a certificate for serving on 127.0.0.1 and as names, and for calling as the user and groups of subject.
+// Issue signs a certificate. Its holder can serve on 127.0.0.1 and under names, and can call servers as the user and the
+// groups of subject.
 func (a *Authority) Issue(subject pkix.Name, names ...string) (Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -67,7 +68,7 @@ func (a *Authority) Issue(subject pkix.Name, names ...string) (Pair, error) {
 	return Pair{Certificate: encode("CERTIFICATE", der), Key: encode("PRIVATE KEY", private)}, nil
 }
 
-// write puts the pair into two files.
+// write writes the certificate and the key to two files.
 func (p Pair) write(certificate, key string) error {
 	if err := os.WriteFile(certificate, p.Certificate, 0o600); err != nil {
 		return fmt.Errorf("write a certificate: %w", err)

@@ -27,34 +27,35 @@ var (
 	schedulerConfig string
 )
 
-// Config says what a control plane consists of.
+// Config configures a control plane.
 type Config struct {
 	// Binaries is the directory with etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok.
 	Binaries string
-	// Dir gets data, certificates and logs. It must exist and be empty.
+	// Dir is the directory for data, certificates and logs. It must exist and be empty.
 	Dir string
-	// StartTimeout bounds the start of each program. Defaults to 2 minutes: the machine may be busy.
+	// StartTimeout limits the start of each program. The default is 2 minutes, because the machine may be busy.
 	StartTimeout time.Duration
 }
 
 // ControlPlane is a running control plane.
 type ControlPlane struct {
-	// Rest reaches the API server as a member of system:masters, without limits on its calls.
+	// Rest connects to the API server as a member of system:masters, without a limit on the rate of calls.
 	Rest *rest.Config
-	// Kubeconfig is a file that says the same.
+	// Kubeconfig is the path of a kubeconfig file with the same access as Rest.
 	Kubeconfig string
-	// FrontProxy signed the certificate with which the API server calls the servers of aggregated APIs.
+	// FrontProxy signed the client certificate with which the API server calls the servers of aggregated APIs.
 	FrontProxy *Authority
-	// Client is made of Rest.
+	// Client uses Rest.
 	Client kubernetes.Interface
 
 	config    Config
 	authority *Authority
-	address   string // of the API server
+	address   string // address of the API server
 	processes []*process
 }
 
-// Start starts a control plane and waits until its API server answers. What was started is stopped when that fails.
+// Start starts a control plane and waits until its API server answers. If a step fails, Start stops the programs that it
+// has started.
 func Start(ctx context.Context, config Config) (*ControlPlane, error) {
 	if config.StartTimeout == 0 {
 		config.StartTimeout = 2 * time.Minute
@@ -76,7 +77,7 @@ func Start(ctx context.Context, config Config) (*ControlPlane, error) {
 	return c, nil
 }
 
-// Stop stops every program, the last started first, and waits for each. One that ended before is an error.
+// Stop stops every program in reverse order of their start, and waits for each. A program that ended earlier is an error.
 func (c *ControlPlane) Stop() error {
 	var failures error
 	for _, p := range slices.Backward(c.processes) {
@@ -124,7 +125,7 @@ func (c *ControlPlane) startAPIServer(ctx context.Context) error {
 	return c.run(ctx, c.ready, "kube-apiserver",
 		"--etcd-servers", "http://"+etcd,
 		"--bind-address", "127.0.0.1", "--secure-port", port,
-		"--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none", // a loopback address may not be an endpoint
+		"--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none", // a loopback address is not allowed as an endpoint
 		"--tls-cert-file", c.file("apiserver.crt"), "--tls-private-key-file", c.file("apiserver.key"),
 		"--client-ca-file", c.file("ca.crt"),
 		"--authorization-mode", "Node,RBAC",
@@ -140,7 +141,7 @@ func (c *ControlPlane) startAPIServer(ctx context.Context) error {
 	)
 }
 
-// issue makes the certificates of the cluster and the client of the test.
+// issue makes the certificates of the cluster and of the test's client.
 func (c *ControlPlane) issue() error {
 	var err error
 	if c.authority, err = NewAuthority("k8stest"); err != nil {
@@ -176,7 +177,7 @@ func (c *ControlPlane) issue() error {
 	return nil
 }
 
-// kubeconfig writes a file with which somebody reaches the API server.
+// kubeconfig writes a kubeconfig file for the user of subject.
 func (c *ControlPlane) kubeconfig(subject pkix.Name) (string, error) {
 	pair, err := c.authority.Issue(subject)
 	if err != nil {
@@ -199,14 +200,14 @@ func (c *ControlPlane) startControllers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The controllers run as accounts of their own, with the rights that every cluster gives them.
+	// Each controller runs under its own account, with the rights that every cluster grants to it.
 	return c.run(ctx, running, "kube-controller-manager",
 		"--kubeconfig", kubeconfig, "--leader-elect=false", "--secure-port", "0",
 		"--use-service-account-credentials",
 		"--service-account-private-key-file", c.file("accounts.key"), "--root-ca-file", c.file("ca.crt"),
 		"--horizontal-pod-autoscaler-sync-period", "1s",
 		"--horizontal-pod-autoscaler-initial-readiness-delay", "0s",
-		"--node-monitor-grace-period", "5m", // a machine that was too busy for a minute has not lost its nodes
+		"--node-monitor-grace-period", "5m", // a node whose machine was busy for a minute is not lost
 	)
 }
 
@@ -233,7 +234,7 @@ func (c *ControlPlane) startKwok(ctx context.Context) error {
 	)
 }
 
-// ready asks the API server whether it is ready and has made the objects it cannot do without.
+// ready reports an error until the API server is ready and has created its required objects.
 func (c *ControlPlane) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -242,7 +243,7 @@ func (c *ControlPlane) ready(ctx context.Context) error {
 
 func (c *ControlPlane) file(name string) string { return filepath.Join(c.config.Dir, name) }
 
-// running is for programs that serve nothing: that they work is seen by what becomes of nodes and pods.
+// running is the readiness check of programs that serve nothing. The test sees their work in the state of nodes and pods.
 func running(context.Context) error { return nil }
 
 func dial(address string) func(context.Context) error {
@@ -255,8 +256,8 @@ func dial(address string) func(context.Context) error {
 	}
 }
 
-// freeAddress finds a loopback port that nobody listens on. Somebody may take it before it is used; the program that
-// was to have it then logs the reason and exits.
+// freeAddress returns a loopback address with a free port. Another process may take the port before the program that the
+// port is for. The program then logs the reason and exits.
 func freeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// AddNodes registers nodes, as their kubelets would, and waits until pods may run on them. The names of the nodes come by zone.
+// AddNodes registers nodes, as their kubelets would, and waits until pods may run on them. The keys of zones are zone
+// names; the values are names of nodes.
 func (c *ControlPlane) AddNodes(ctx context.Context, zones map[string][]string) error {
 	for zone, names := range zones {
 		for _, name := range names {
@@ -58,8 +59,8 @@ func (c *ControlPlane) nodesReady(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// AddVolume registers a persistent volume that only nodes of a zone can mount, as cloud disks are. The class is one
-// without a provisioner; the volume controller binds claims to such volumes.
+// AddVolume registers a persistent volume that only nodes of one zone can mount, as cloud disks are. The storage class
+// has no provisioner. The volume controller binds claims to such volumes.
 func (c *ControlPlane) AddVolume(ctx context.Context, name, class, zone string, size resource.Quantity) error {
 	_, err := c.Client.CoreV1().PersistentVolumes().Create(ctx, &core.PersistentVolume{
 		ObjectMeta: meta.ObjectMeta{Name: name},

@@ -16,17 +16,17 @@ const (
 	logTail      = 3000
 )
 
-// process is a running program. It shares the process group of the test: an interrupt at the terminal reaches both, and
-// neither outlives the other.
+// process is a running program. It belongs to the process group of the test. An interrupt at the terminal therefore
+// reaches both the test and the program, and neither outlives the other.
 type process struct {
 	name  string
 	log   string
 	os    *os.Process
-	ended chan struct{} // closed when the process has been waited for
-	err   error         // how it ended; valid after ended
+	ended chan struct{} // closed after the process has ended
+	err   error         // the exit error of the process; valid after ended is closed
 }
 
-// start runs a program with its output in dir/name.log and does not wait for it to be ready.
+// start runs a program that logs to dir/name.log. It does not wait until the program is ready.
 func start(dir, name, path string, args ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), ended: make(chan struct{})}
 	log, err := os.Create(p.log)
@@ -36,7 +36,7 @@ func start(dir, name, path string, args ...string) (*process, error) {
 	defer log.Close()                      // the process has its own copy
 	command := exec.Command(path, args...) //nolint:gosec,noctx // the test's own programs, which live until stop
 	command.Dir, command.Stdout, command.Stderr = dir, log, log
-	// A home of its own: kwok and the others read configuration from there if there is any.
+	// The program has its own home directory, because kwok and the other programs read configuration from it.
 	command.Env = []string{"HOME=" + dir, "PATH=/usr/bin:/bin", "TMPDIR=" + dir}
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -49,7 +49,7 @@ func start(dir, name, path string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// await polls ready until it returns nil. A process that ends meanwhile is an error with the end of its log.
+// await polls ready until it returns nil. If the process ends first, await returns an error with the end of the log.
 func (p *process) await(ctx context.Context, ready func(context.Context) error) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
@@ -68,7 +68,8 @@ func (p *process) await(ctx context.Context, ready func(context.Context) error) 
 	}
 }
 
-// stop ends the process and waits for it; it is killed when it takes too long, which is an error, and so is having ended before.
+// stop ends the process and waits for it. It returns an error if the process had ended earlier, or takes too long and is
+// killed.
 func (p *process) stop() error {
 	select {
 	case <-p.ended:
@@ -89,6 +90,6 @@ func (p *process) stop() error {
 }
 
 func (p *process) tail() string {
-	text, _ := os.ReadFile(p.log) // a log that cannot be read must not hide why it was wanted
+	text, _ := os.ReadFile(p.log) // failing to read the log must not hide the error that the log would explain
 	return string(text[max(0, len(text)-logTail):])
 }
