@@ -31,7 +31,7 @@ import (
 // patience is how long a test waits for what must come; it only decides how fast a broken build fails.
 const patience = 30 * time.Second
 
-// bed is a test bed: a real NATS server in the process, the faked store, and somebody who listens to everything.
+// bed is a test bed: a real NATS server in the process, a fake store, and subscriptions to all published messages.
 type bed struct {
 	t          testing.TB
 	partitions int
@@ -44,12 +44,12 @@ type bed struct {
 
 	mu       sync.Mutex
 	changed  wake.Signal
-	events   []*conversationv1.Event // as they were told, with repeats
-	lives    []*brokerv1.Live        // those with events
+	events   []*conversationv1.Event // published events in order of receipt, including repeats
+	lives    []*brokerv1.Live        // live messages that contain events
 	receipts []*conversationv1.Receipt
 	joined   []*brokerv1.Joined
 	results  []*brokerv1.Result
-	// quiet, if set, gets the seq of each event instead of its being kept.
+	// quiet, if set, is called with the seq of each event. The event is then not kept.
 	quiet func(seq uint64)
 }
 
@@ -149,7 +149,7 @@ type worker struct {
 	stop      func()
 }
 
-// startWorker starts a worker; change, if not nil, changes its configuration or what it works with.
+// startWorker starts a worker. change, if not nil, changes the worker's configuration or dependencies.
 func (b *bed) startWorker(change func(*Config, *Deps)) *worker {
 	cfg := Config{Name: "w", LeaseTTL: 400 * time.Millisecond, AppendTimeout: time.Second, FlushInterval: 10 * time.Millisecond}
 	registry := prometheus.NewRegistry()
@@ -176,7 +176,7 @@ func (b *bed) startWorker(change func(*Config, *Deps)) *worker {
 	return w
 }
 
-// send submits a command and gives its outcome, which must come.
+// send submits a command and returns its outcome. The test fails if no outcome arrives.
 func (b *bed) send(c *brokerv1.Command) *conversationv1.Outcome {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
@@ -186,7 +186,7 @@ func (b *bed) send(c *brokerv1.Command) *conversationv1.Outcome {
 	return outcome
 }
 
-// put puts a message into the stream of partition 0 as it is, and gives its sequence.
+// put publishes a message unchanged to the stream of partition 0 and returns its sequence.
 func (b *bed) put(payload []byte) uint64 {
 	b.t.Helper()
 	ack, err := b.js.Publish(b.t.Context(), broker.CommandSubject(0), payload)
@@ -202,7 +202,7 @@ func (b *bed) putCommand(c *brokerv1.Command) uint64 {
 	return b.put(payload)
 }
 
-// await waits until something that was told makes the condition true. The condition runs with mu held.
+// await waits until a published message makes the condition true. The condition runs with mu held.
 func (b *bed) await(what string, condition func() bool) {
 	b.t.Helper()
 	deadline := time.NewTimer(patience)
@@ -240,7 +240,7 @@ func (b *bed) resultOf(c *brokerv1.Command) *conversationv1.Outcome {
 	var outcome *conversationv1.Outcome
 	b.await("a result is told", func() bool {
 		for _, r := range b.results {
-			// By salt, as gateways do: an answer to another copy is none to this one.
+			// Results are matched by salt, as in gateways: a result for another copy of the command does not count.
 			if r.GetSender() == c.GetSender() && r.GetOutcome().GetCommandId() == c.GetCommandId() && bytes.Equal(r.GetSalt(), c.GetSalt()) {
 				outcome = r.GetOutcome()
 			}
@@ -250,14 +250,14 @@ func (b *bed) resultOf(c *brokerv1.Command) *conversationv1.Outcome {
 	return outcome
 }
 
-// forget drops what was told until now.
+// forget discards all messages that were received until now.
 func (b *bed) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.events, b.lives, b.results, b.receipts, b.joined = nil, nil, nil, nil, nil
 }
 
-// eventually waits for something that nobody tells about.
+// eventually polls a condition that no published message announces.
 func (b *bed) eventually(what string, condition func() bool) {
 	b.t.Helper()
 	require.Eventually(b.t, condition, patience, 5*time.Millisecond, what)
@@ -273,7 +273,7 @@ func (w *worker) state(partition uint32) string {
 	return ""
 }
 
-// count sums a metric over its labels; all of ours are whole numbers.
+// count returns the sum of a metric over its labels. All metrics that the tests sum have integer values.
 func (w *worker) count(name string) int {
 	families, err := w.metrics.Gather()
 	if err != nil {
@@ -291,7 +291,7 @@ func (w *worker) count(name string) int {
 	return int(sum)
 }
 
-// InProcessConn connects to whichever server runs now, so that it can be replaced while clients stay.
+// InProcessConn connects to the current server. The server can therefore be replaced while clients exist.
 func (b *bed) InProcessConn() (net.Conn, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

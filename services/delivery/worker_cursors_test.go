@@ -23,7 +23,7 @@ func (b *bed) acknowledge(partition int, acks ...*brokerv1.Ack) {
 	require.NoError(b.t, b.nc.Publish(broker.AckSubject(ids.Partition(partition)), data))
 }
 
-// at gives how many members the newest receipt of a conversation counts at seq or beyond. Callers hold mu.
+// at returns how many members the newest receipt of a conversation counts at seq or above. Callers hold mu.
 func (b *bed) at(id string, seq uint64) (delivered, read uint32) {
 	for _, r := range b.receipts {
 		if r.GetConversationId() == id {
@@ -55,10 +55,10 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 	b.acknowledge(0, &brokerv1.Ack{ConversationId: string(id), UserId: "bob", DeliveredSeq: 2})
 	b.await("delivered to 2 of 3", func() bool { d, r := b.at(string(id), 2); return d == 2 && r == 1 })
 	b.acknowledge(0,
-		&brokerv1.Ack{ConversationId: string(id), UserId: "cid", ReadSeq: 99},                 // beyond the head
-		&brokerv1.Ack{ConversationId: string(id), UserId: "bob", DeliveredSeq: 1},             // backwards
-		&brokerv1.Ack{ConversationId: string(id), UserId: "eve", ReadSeq: 2, DeliveredSeq: 2}, // no member
-		&brokerv1.Ack{ConversationId: "nonsense", UserId: "bob", ReadSeq: 2, DeliveredSeq: 2}, // no conversation
+		&brokerv1.Ack{ConversationId: string(id), UserId: "cid", ReadSeq: 99},                 // above the head
+		&brokerv1.Ack{ConversationId: string(id), UserId: "bob", DeliveredSeq: 1},             // below the current cursor
+		&brokerv1.Ack{ConversationId: string(id), UserId: "eve", ReadSeq: 2, DeliveredSeq: 2}, // not a member
+		&brokerv1.Ack{ConversationId: "nonsense", UserId: "bob", ReadSeq: 2, DeliveredSeq: 2}, // not a conversation id
 	)
 	b.await("delivered to 3, read by 2", func() bool { d, r := b.at(string(id), 2); return d == 3 && r == 2 })
 	require.EqualValues(t, 2, b.store.Cursor(id, "cid").GetReadSeq())
@@ -68,7 +68,7 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 	require.Zero(t, b.store.Cursor(id, "eve").GetDeliveredSeq())
 	require.Equal(t, 1, w.count("acks_dropped_total"))
 
-	// A new owner knows the cursors from the store; the conversation is loaded for the acknowledgement.
+	// A new owner loads the cursors from the store. The acknowledgement makes it load the conversation.
 	w.stop()
 	b.forget()
 	w = b.startWorker(nil)
@@ -101,7 +101,7 @@ func TestMembersComeAndGoInReceipts(t *testing.T) {
 	b.await("two again", members(2))
 }
 
-// Cursors that could not be stored are told only after they are.
+// Cursors whose flush failed are published only after a later flush has stored them.
 func TestFailedFlushIsTriedAgain(t *testing.T) {
 	b := newBed(t, 1)
 	tries, told := 0, 0

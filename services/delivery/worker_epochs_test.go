@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
 )
 
-// rising checks that the positions of all events rise, as the store demands of them.
+// rising checks that the positions of all events rise, as the store requires.
 func rising(t *testing.T, f *deliverytest.History) {
 	t.Helper()
 	f.Mu.Lock()
@@ -31,8 +31,9 @@ func rising(t *testing.T, f *deliverytest.History) {
 	}
 }
 
-// The first append, one in a replaced stream and one after a rewind begin an epoch; others do not. A batch of only refusals
-// begins it as well.
+// The first append of a partition begins an epoch. So does the first append in a replaced stream, and the first append
+// after the stream was rewound. No other append begins an epoch. An append that contains only refusals begins an epoch in
+// the same cases.
 func TestEpochs(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -62,8 +63,8 @@ func TestEpochs(t *testing.T) {
 	rising(t, b.store)
 }
 
-// An owner that sees the database go back behind what it was told is committed raises the epoch, and the stream brings back
-// what the database lost.
+// The database goes back to a state before commits that it acknowledged to the owner. The owner raises the epoch, and
+// commits the lost commands from the stream again.
 func TestDatabaseGoesBack(t *testing.T) {
 	b := newBed(t, 1)
 	b.startWorker(nil)
@@ -86,7 +87,8 @@ func TestDatabaseGoesBack(t *testing.T) {
 	require.Len(t, b.store.Logs[id], 5)
 }
 
-// A stream that was made anew with old messages in it does not repeat them: those that were refused stay refused.
+// A stream was recreated and contains old messages. The owner does not carry out the old messages: refused commands stay
+// refused.
 func TestReplacedStreamWithOldMessages(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -100,7 +102,7 @@ func TestReplacedStreamWithOldMessages(t *testing.T) {
 	mark.Stream = "another"
 	b.store.SetMark(mark)
 	b.store.Mu.Lock()
-	clear(b.store.Refusals) // even if it were not remembered
+	clear(b.store.Refusals) // the result must not depend on remembered refusals
 	b.store.Mu.Unlock()
 	b.forget()
 	w = b.startWorker(nil)
@@ -111,7 +113,8 @@ func TestReplacedStreamWithOldMessages(t *testing.T) {
 	rising(t, b.store)
 }
 
-// Messages that look old by the broker's time and were admitted later than that are not passed over: the partition stops.
+// The broker's time says that a message is older than the watermark, and its admission time says that it is newer. The
+// owner does not skip the message: the partition stops.
 func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -124,7 +127,7 @@ func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	mark := b.store.Mark()
 	mark.Stream, mark.TimeNs = "another", time.Now().UnixNano()
 	b.store.SetMark(mark)
-	// What is new by the broker's time too must not be committed before what lies before it was looked at.
+	// A message that is new by both times must not be committed before the owner has checked the earlier message.
 	b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 3, deliverytest.Text("after it")))
 	w = b.startWorker(nil)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
@@ -133,7 +136,7 @@ func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	require.Equal(t, mark.GetSequence(), b.store.Mark().GetSequence())
 }
 
-// A replaced stream that begins above 1 with new messages lacks the ones before.
+// A replaced stream that begins above sequence 1 with new messages lacks the messages before its first one.
 func TestReplacedStreamWithAHole(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)

@@ -56,7 +56,7 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, commit.GetCommittedNs(), b.lives[len(b.lives)-1].GetCommittedNs())
 	b.mu.Unlock()
 
-	// The next owner did not commit the event; it reports that it republished it.
+	// The next owner did not commit the event. It reports that it republished the event.
 	w.stop()
 	b.forget()
 	w = b.startWorker(nil)
@@ -74,7 +74,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// An event that could not be handed to the broker is not said to have been.
+// An event that could not be published is not explained as published.
 func TestExplainUnpublished(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)

@@ -18,13 +18,14 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
-// sendOnce sends a command that was never answered before, and forgets what was told until then.
+// sendOnce discards all received messages and sends a command.
 func (b *bed) sendOnce(c *brokerv1.Command) *conversationv1.Outcome {
 	b.forget()
 	return b.send(c)
 }
 
-// A copy of a refused command that comes later does not find a member, until the sender asks again on purpose.
+// A refused sender becomes a member. A late copy of the refused command is still refused. The command succeeds only in a
+// new attempt of the sender.
 func TestRefusalIsFinalOverTakeovers(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -36,12 +37,12 @@ func TestRefusalIsFinalOverTakeovers(t *testing.T) {
 	require.EqualValues(t, 2, b.send(deliverytest.Command(id, "ann", 3, deliverytest.Add("eve"))).GetSeq())
 	for range 2 {
 		b.forget()
-		b.putCommand(hello) // another gateway's copy
+		b.putCommand(hello) // a copy from another gateway
 		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.resultOf(hello).GetError().GetCode())
 		w.stop()
 		b.forget()
 		w = b.startWorker(nil)
-		// The new owner tells the refusal again, too.
+		// The new owner publishes the refusal again.
 		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.resultOf(hello).GetError().GetCode())
 	}
 	require.Equal(t, 1, w.count("refusals_remembered"))
@@ -54,7 +55,7 @@ func TestRefusalIsFinalOverTakeovers(t *testing.T) {
 	b.store.Verify(t)
 }
 
-// A refusal is told once the append that remembers it is committed, also when the batch holds nothing else.
+// A refusal is published only after the append that remembers it is committed, also if the batch contains nothing else.
 func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 	b := newBed(t, 1)
 	b.startWorker(nil)
@@ -63,7 +64,7 @@ func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 	appended := make(chan *historyv1.AppendRequest, 1)
 	gate := make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
-	defer open() // a test that fails must not leave the worker waiting
+	defer open() // a failing test must not leave the worker waiting
 	b.store.Fail(func(in *historyv1.AppendRequest) error {
 		appended <- in
 		<-gate
@@ -87,7 +88,7 @@ func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 	b.resultOf(refused)
 }
 
-// A dead letter is a refusal as well: a copy is not carried out, and put aside only once.
+// A dead letter counts as a refusal: a copy is not carried out, and only one dead letter is stored.
 func TestDeadLetterIsFinal(t *testing.T) {
 	b := newBed(t, 1)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
@@ -107,7 +108,7 @@ func TestDeadLetterIsFinal(t *testing.T) {
 	require.Equal(t, 4, w.count("commands_total"))
 }
 
-// A copy that enters the stream too late is not carried out, and that is no refusal.
+// A copy that enters the stream too late is not carried out. Its outcome is unknown, which is not a refusal.
 func TestLateCopyIsUnknown(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -127,7 +128,7 @@ func TestLateCopyIsUnknown(t *testing.T) {
 	require.EqualValues(t, 2, b.resultOf(late).GetSeq(), "committed before wins over too late")
 }
 
-// Without room to remember a refusal nothing is promised.
+// If there is no room to remember a refusal, the outcome is unknown.
 func TestNoRoomForRefusals(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxRefusals = 1 })
@@ -140,7 +141,7 @@ func TestNoRoomForRefusals(t *testing.T) {
 	require.Len(t, b.store.Refusals, 1)
 }
 
-// Commands that refer to messages find them: in memory, in the store, and in their own batch.
+// Commands that refer to messages find the messages in memory, in the store, and in the same batch.
 func TestNeedsAreLoaded(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)

@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
-// newer is a command of a kind that this build does not know.
+// newer returns a command of a kind that this build does not know.
 func newer(id string, n int) *brokerv1.Command {
 	c := deliverytest.Command(id, "ann", n, deliverytest.Text("x"))
 	c.Body = protowire.AppendBytes(protowire.AppendTag(nil, 700, protowire.BytesType), []byte("new"))
@@ -28,7 +28,7 @@ func newer(id string, n int) *brokerv1.Command {
 	return c
 }
 
-// A command of a newer version is neither refused nor put aside nor passed over: what comes before it is committed, and the
+// A command of a newer version is not refused, dead-lettered or skipped. The commands before it are committed, and the
 // partition stops.
 func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 	for name, change := range map[string]func(*brokerv1.Command){
@@ -63,14 +63,16 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 	}
 }
 
-// raise raises the installation's level above what this build knows, as an operator may who does not see that it runs.
+// raise raises the installation's level above the level of this build, as a mistaken operator may do while the build
+// runs.
 func (b *bed) raise() {
 	b.store.Mu.Lock()
 	defer b.store.Mu.Unlock()
 	b.store.Level = uint32(conversation.MaxLevel()) + 1
 }
 
-// A command that claims more than the installation's level comes from nobody honest. It must not stop the partition.
+// A command that claims a level above the installation's level cannot come from a correct gateway. It must not stop the
+// partition.
 func TestCommandThatOverstatesItsLevelIsPutAside(t *testing.T) {
 	for name, restart := range map[string]bool{"while it runs": false, "at the takeover": true} {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +94,7 @@ func TestCommandThatOverstatesItsLevelIsPutAside(t *testing.T) {
 	}
 }
 
-// The partition goes to a live worker that knows the level.
+// The partition moves to a live worker that knows the level.
 func TestCommandOfANewerVersionMovesThePartition(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -114,7 +116,7 @@ func TestCommandOfANewerVersionMovesThePartition(t *testing.T) {
 	b.eventually("it says so", func() bool { return strings.Contains(w.state(0), "the partition goes to newer") })
 }
 
-// A worker that does not fit the installation does not start.
+// A worker that is incompatible with the installation does not start.
 func TestWorkerThatDoesNotFit(t *testing.T) {
 	b := newBed(t, 2)
 	run := func(partitions int) error {
@@ -144,7 +146,7 @@ func TestRaiseLevelOfAStandalone(t *testing.T) {
 	require.ErrorIs(t, err, ErrLevel)
 }
 
-// Submit admits what the installation's level allows and refuses what it does not know.
+// Submit accepts kinds up to the installation's level and refuses unknown kinds.
 func TestSubmitAdmits(t *testing.T) {
 	b := newBed(t, 1)
 	b.store.Level = 0

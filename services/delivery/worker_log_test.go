@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 )
 
-// An outage of NATS is one event, whatever the number of partitions.
+// An outage of NATS is logged as one event, whatever the number of partitions.
 func TestAnOutageOfNATSIsAFewLines(t *testing.T) {
 	const count = 16
 	b := newBed(t, count)
@@ -38,7 +38,7 @@ func TestAnOutageOfNATSIsAFewLines(t *testing.T) {
 	require.Eventually(t, func() bool { return w.Running() == 0 }, patience, time.Millisecond, "every partition is released")
 	b.startServer()
 	require.Eventually(t, func() bool { return w.Running() == count }, patience, time.Millisecond)
-	limiter.Close() // what is held back is written, too
+	limiter.Close() // Close also writes the lines that the limiter held back
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")[before:]
 	t.Logf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
 	require.LessOrEqual(t, len(lines), 12)

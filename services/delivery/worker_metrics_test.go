@@ -15,8 +15,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
-// metric gives one metric: the value of a counter or gauge, the number of observations of a histogram. label is the value of
-// its only label; empty for a metric without one. It is -1 when there is no such metric.
+// metric returns the value of a counter or gauge, or the number of observations of a histogram. label is the value of the
+// metric's only label, or empty for a metric without labels. The result is -1 if the metric does not exist.
 func (w *worker) metric(name, label string) float64 {
 	families, err := w.metrics.Gather()
 	if err != nil {
@@ -36,7 +36,8 @@ func (w *worker) metric(name, label string) float64 {
 	return -1
 }
 
-// While the store is away an operator sees what waits, and for whom; afterwards what it came to.
+// During an outage of the store, metrics show the commands that wait and their partitions. After the outage, metrics show
+// the outcomes.
 func TestMetricsOfAnOutage(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -88,7 +89,7 @@ func TestMetricsOfAnOutage(t *testing.T) {
 	require.InDelta(t, 0, w.metric("partitions_owned", ""), 0)
 }
 
-// The same while questions are not answered: what cannot be looked up cannot be committed either.
+// Metrics show waiting commands also while the store does not answer reads: a batch whose reads fail cannot be committed.
 func TestMetricsOfQuestions(t *testing.T) {
 	b := newBed(t, 1)
 	var away atomic.Bool
@@ -113,7 +114,7 @@ func TestMetricsOfQuestions(t *testing.T) {
 	require.InDelta(t, 0, w.metric("append_retries_total", ""), 0)
 }
 
-// reluctant is the store that does not always answer questions about conversations.
+// reluctant is a store that does not always answer reads of conversations.
 type reluctant struct {
 	*deliverytest.History
 

@@ -69,7 +69,7 @@ func TestOperatorErases(t *testing.T) {
 	}
 }
 
-// What cannot be checked by this version is not said to be right, and tampering is told apart from it.
+// An event that this version cannot check is not reported as valid, and is reported differently from tampering.
 func TestOperatorVerifies(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -150,7 +150,7 @@ func TestOperatorMarksABackup(t *testing.T) {
 	require.EqualValues(t, 1, answer.GetMarks()[0].GetWatermark().GetSequence())
 }
 
-// A dead letter is retried in the next attempt: the refusal of the one that was put aside does not hold for it.
+// A dead letter is retried in the next attempt, so the refusal stored with the dead letter does not apply.
 func TestOperatorRetriesADeadLetter(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })

@@ -26,7 +26,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// A command becomes an event in the store, a result for its sender, and an event for the others.
+// A command becomes an event in the store, a result for its sender, and a live event for the other members.
 func TestCommandIsCommittedAndTold(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -53,7 +53,7 @@ func TestCommandIsCommittedAndTold(t *testing.T) {
 	require.Equal(t, 22, w.count("commands_total"))
 }
 
-// The same command again, after any time and in another worker's hands, gets the first outcome.
+// A repeated command gets the first outcome, after any time and from any worker.
 func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -65,7 +65,7 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 		b.forget()
 		b.putCommand(create)
 		b.putCommand(message)
-		// What a new owner tells once more is the first outcome itself, so wait for that of the repeat.
+		// A new owner also publishes the first outcomes again. The test therefore waits for outcomes marked as repeated.
 		for c, seq := range map[*brokerv1.Command]uint64{create: 1, message: 2} {
 			b.await("the first outcome again", func() bool {
 				return slices.ContainsFunc(b.results, func(r *brokerv1.Result) bool {
@@ -90,7 +90,7 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 	b.store.Verify(t)
 }
 
-// Many commands at once go in batches, in order.
+// Many waiting commands are committed in batches, in order.
 func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	b := newBed(t, 1)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
@@ -114,7 +114,7 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	require.Less(t, b.store.Appends, 100, "commands must share appends")
 }
 
-// Nothing is told of what is not committed.
+// No result or event is published before its commit.
 func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	b := newBed(t, 1)
 	entered, gate := wake.NewSignal(), make(chan struct{})
@@ -135,7 +135,7 @@ func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	require.EqualValues(t, 1, b.resultOf(create).GetSeq())
 }
 
-// While the store is away commands wait; when it is back they are committed.
+// While the store is unavailable, commands wait. When it is available again, they are committed.
 func TestStoreAway(t *testing.T) {
 	b := newBed(t, 1)
 	left := 6
@@ -150,7 +150,7 @@ func TestStoreAway(t *testing.T) {
 	b.store.Verify(t)
 }
 
-// The answer to an append is lost, though it was committed.
+// An append is committed, but its answer is lost.
 func TestUnknownOutcomeOfAnAppend(t *testing.T) {
 	b := newBed(t, 1)
 	var once sync.Once
@@ -169,7 +169,8 @@ func TestUnknownOutcomeOfAnAppend(t *testing.T) {
 	b.store.Verify(t)
 }
 
-// Two workers that both believe to own a partition: one's commits are refused, nothing happens twice.
+// Two workers both believe that they own a partition. The store rejects the appends of one worker, and every command is
+// committed once.
 func TestZombie(t *testing.T) {
 	b := newBed(t, 1)
 	a := b.startWorker(nil)
@@ -186,10 +187,10 @@ func TestZombie(t *testing.T) {
 	require.EqualValues(t, 101, b.store.Mark().GetSequence())
 }
 
-// Messages that nobody committed are gone from the stream: that partition stops, the others go on.
+// Uncommitted messages are missing from the stream. Their partition stops, and other partitions continue.
 func TestHoleStopsThePartition(t *testing.T) {
 	b := newBed(t, 2)
-	for p := range ids.Partition(2) { // without deny_delete, so that the test can make a hole
+	for p := range ids.Partition(2) { // without deny_delete, so that the test can delete a message
 		_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(p), Subjects: []string{broker.CommandSubject(p)}})
 		require.NoError(t, err)
 	}
@@ -217,7 +218,7 @@ func TestHoleStopsThePartition(t *testing.T) {
 	require.Equal(t, holed-1, b.store.Mark().GetSequence())
 }
 
-// A hole that appears before a running reader.
+// A message is deleted ahead of a running reader.
 func TestHoleWhileReading(t *testing.T) {
 	b := newBed(t, 1)
 	_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(0), Subjects: []string{broker.CommandSubject(0)}})
@@ -227,7 +228,7 @@ func TestHoleWhileReading(t *testing.T) {
 	b.store.Fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout, c.MaxBatch = patience, 1 })
 	t.Cleanup(open)                  // before the worker is stopped
-	payload := make([]byte, 100<<10) // large enough that the reader has not asked for all of them
+	payload := make([]byte, 100<<10) // large enough that the reader has not requested all messages
 	for range 60 {
 		b.put(payload)
 	}
@@ -240,7 +241,7 @@ func TestHoleWhileReading(t *testing.T) {
 	require.EqualValues(t, 54, b.store.Mark().GetSequence())
 }
 
-// The stream is lost while the worker runs, and made anew: the watermark of the old one does not hide new commands.
+// The stream is deleted while the worker runs, and recreated. The watermark of the old stream does not hide new commands.
 func TestReplacedStream(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -257,7 +258,7 @@ func TestReplacedStream(t *testing.T) {
 	require.EqualValues(t, 1, b.store.Mark().GetSequence())
 }
 
-// The broker lost messages at the end that were committed already, and has not taken others since.
+// The broker lost committed messages at the end of the stream, and has received no messages since.
 func TestLostTail(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -275,7 +276,8 @@ func TestLostTail(t *testing.T) {
 	b.store.Verify(t)
 }
 
-// The broker lost messages at the end and took others since: those have the sequences of the lost ones.
+// The broker lost committed messages at the end of the stream, and has received messages since. The new messages have the
+// sequences of the lost messages.
 func TestLostTailGrownAgain(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -288,7 +290,7 @@ func TestLostTailGrownAgain(t *testing.T) {
 		grown[i] = deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("new"))
 		b.putCommand(grown[i])
 	}
-	mark.Sequence += 4 // as if four others had been committed before the broker forgot them
+	mark.Sequence += 4 // as if the broker had lost four committed messages
 	b.store.SetMark(mark)
 	w = b.startWorker(nil)
 	for i, c := range grown {
@@ -298,7 +300,7 @@ func TestLostTailGrownAgain(t *testing.T) {
 	b.store.Verify(t)
 }
 
-// poison is a store that finds fault with one message.
+// poison makes the store reject a batch that contains one certain message.
 func poison(in *historyv1.AppendRequest) error {
 	for _, event := range in.GetEvents() {
 		if deliverytest.Decoded(event.GetBody()).GetMessage().GetText() == "poison" {
@@ -308,7 +310,7 @@ func poison(in *historyv1.AppendRequest) error {
 	return nil
 }
 
-// What cannot be carried out is put aside with its reason, and the partition goes on.
+// A command that cannot be carried out becomes a dead letter with a reason, and the partition continues.
 func TestDeadLetters(t *testing.T) {
 	b := newBed(t, 1)
 	b.store.Fail(poison, nil)
@@ -347,7 +349,8 @@ func TestDeadLetters(t *testing.T) {
 	require.Zero(t, w.count("partition_stopped"))
 }
 
-// A store that takes nothing at all is nobody's fault but its own: nothing is lost, and when it gives in all goes on.
+// A store that rejects every append stops the partition with an alarm, and no command is lost. When the store accepts
+// appends again, the partition continues.
 func TestStoreThatRefusesEverything(t *testing.T) {
 	b := newBed(t, 1)
 	b.store.Fail(func(*historyv1.AppendRequest) error { return status.Error(codes.InvalidArgument, "broken") }, nil)
@@ -362,7 +365,7 @@ func TestStoreThatRefusesEverything(t *testing.T) {
 	b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 })
 }
 
-// The owner dies between the commit and the telling: the next one tells.
+// The owner dies after a commit and before publishing it. The next owner publishes the outcome and the event.
 func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
@@ -385,11 +388,11 @@ func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 	require.False(t, outcome.GetRepeated())
 	b.awaitEvent(create.GetConversationId(), 2)
 	b.store.Verify(t)
-	// It is counted after it is told.
+	// The metric is updated after the event is published.
 	b.eventually("what was told again is counted", func() bool { return w.count("republished_events_total") == 2 })
 }
 
-// A conflict at a conversation's seq means that what is in memory is wrong: it is thrown away.
+// A conflict at a conversation's seq means that the state in memory is wrong. The owner discards it and takes over again.
 func TestTakenSeqBeginsAnew(t *testing.T) {
 	b := newBed(t, 1)
 	var once sync.Once
@@ -402,8 +405,8 @@ func TestTakenSeqBeginsAnew(t *testing.T) {
 	require.Equal(t, 2, w.count("takeovers_total"))
 }
 
-// What the store refuses again after everything was loaded anew does not heal by itself: the partition is stopped with an alarm that
-// says why, without a pause, until the store accepts it.
+// An append that is rejected again after the state was reloaded does not succeed by itself. The partition is stopped with
+// an alarm that names the reason. The alarm lasts until the store accepts the append.
 func TestWhatRepeatsAfterAFreshLoadIsAnAlarm(t *testing.T) {
 	t.Parallel()
 	for name, refusal := range map[string]error{
@@ -412,7 +415,7 @@ func TestWhatRepeatsAfterAFreshLoadIsAnAlarm(t *testing.T) {
 		"a newer effect": status.Error(codes.FailedPrecondition, "an effect is newer than this build of the history service"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // they mostly wait
+			t.Parallel() // the tests mostly wait
 			b := newBed(t, 1)
 			w := b.startWorker(nil)
 			create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
@@ -437,7 +440,7 @@ func TestWhatRepeatsAfterAFreshLoadIsAnAlarm(t *testing.T) {
 	}
 }
 
-// A worker that is stopped hands over to another one, and everything is committed once.
+// A stopped worker hands its partitions over to another worker, and every command is committed once.
 func TestHandover(t *testing.T) {
 	b := newBed(t, 4)
 	w := b.startWorker(nil)
@@ -458,7 +461,7 @@ func TestHandover(t *testing.T) {
 	b.eventually("all partitions are owned", func() bool { return w.count("partitions_owned") == 4 })
 }
 
-// split is the store with other leases: a worker that believes what the others do not.
+// split is a worker's view of the store with separate leases, so that two workers can own the same partition.
 type split struct {
 	*deliverytest.History
 	leases *deliverytest.Leases

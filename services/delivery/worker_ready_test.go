@@ -9,7 +9,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// A worker is ready while it can commit for some of its partitions, and says which ones are stopped.
+// A worker is ready while it can commit in at least one of its partitions. It reports which partitions are stopped.
 func TestAWorkerWhosePartitionsAreStoppedIsNotReady(t *testing.T) {
 	b := newBed(t, 2)
 	w := b.startWorker(nil)

@@ -15,7 +15,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/purge"
 )
 
-// A stream commits many times what it holds without refusing anything, and keeps the message at the watermark.
+// Commands many times the stream's size limit pass through the stream, and the stream refuses none. The message at the
+// watermark stays in the stream.
 func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 	b := newBed(t, 1)
 	const size = 1 << 20
@@ -38,10 +39,10 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 		payload, err := c.MarshalVT()
 		require.NoError(t, err)
 		total += len(payload)
-		b.putCommand(c) // fails when the stream refuses it
+		b.putCommand(c) // fails if the stream refuses the command
 		if i%4 == 3 {
 			b.eventually("committed", func() bool { return b.store.Mark().GetSequence() == uint64(i+2) })
-			// However slow this machine is: nothing but the owner makes room.
+			// Only the owner makes room, however slow the machine is.
 			b.eventually("there is room", func() bool { return bytes() < size*95/100 })
 		}
 	}
@@ -58,7 +59,7 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 	b.store.Verify(t)
 }
 
-// What lies below the backup's watermark is purged on a timer, and what a restore needs stays.
+// Messages below the backup's watermark are purged periodically. Messages that a restore needs stay.
 func TestPurgeBelowTheBackup(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.PurgeInterval = 10 * time.Millisecond })

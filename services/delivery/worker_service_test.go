@@ -67,7 +67,7 @@ func TestSubmitNamesTheBadField(t *testing.T) {
 	require.ErrorContains(t, err, "conversation_id")
 }
 
-// The broker goes away and comes back; what was accepted is committed and told.
+// The broker is restarted. Accepted commands are committed and published.
 func TestBrokerRestart(t *testing.T) {
 	b := newBed(t, 2)
 	w := b.startWorker(nil)

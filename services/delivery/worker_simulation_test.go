@@ -30,20 +30,20 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// simulation is an installation of one partition whose parts do one step at a time, in any order: clients that ask again,
-// gateways whose copies of a command wander, a stream that may lose its tail or be replaced, workers that take over, die and
-// do not hear the answer to an append, and a database that may be restored. The planner, the memory of refusals and the
-// store's contract are the real ones.
+// simulation is an installation with one partition. Its parts take single steps in any order. Clients retry commands.
+// Gateways publish copies of a command with a delay. The stream may lose its tail or be replaced. Workers take over, die,
+// and lose the answers to appends. The database may be restored from a backup. The planner, the memory of refusals and
+// the store's rules are those of production.
 type simulation struct {
-	choose func(n int) int // one of 0 to n-1
-	forget bool            // planted: refusals are not remembered
+	choose func(n int) int // returns 0 to n-1
+	forget bool            // planted bug: refusals are not remembered
 
 	nowMs    int64
 	store    *deliverytest.History
 	stream   simStream
 	workers  []*simWorker
 	asks     map[source.CommandKey]*simAsk
-	wander   []*brokerv1.Command // copies on their way into the stream
+	wander   []*brokerv1.Command // published copies that the stream has not received yet
 	commands int
 	snapshot *simSnapshot
 	owed     int64 // the newest watermark before a restore
@@ -51,7 +51,7 @@ type simulation struct {
 	seen     simSeen
 }
 
-// simSeen counts what a run met, so that a test can see that it met it.
+// simSeen counts the situations that a run met. The test requires that every situation occurred.
 type simSeen struct{ refusals, remembered, late, repeated, takeovers, uncertain, superseded, lost, restored, retried int }
 
 type simStream struct {
@@ -59,11 +59,11 @@ type simStream struct {
 	entries  []source.Message // contiguous from sequence 1
 }
 
-// simAsk is what a client knows of a command.
+// simAsk is a client's state for one command.
 type simAsk struct {
-	command *brokerv1.Command // without what the gateway adds
+	command *brokerv1.Command // without the fields that the gateway adds
 	attempt uint32
-	// refused is the highest attempt of which a refusal was received, plus 1; 0 for none.
+	// refused is 1 + the highest attempt whose refusal the client received, or 0 if it received none.
 	refused   uint32
 	committed bool
 }
@@ -74,7 +74,7 @@ type simWorker struct {
 	stream   int
 	begin    bool
 	working  bool
-	had      *historyv1.Watermark // acknowledged, over takeovers
+	had      *historyv1.Watermark // the newest acknowledged watermark, kept over takeovers
 }
 
 type simSnapshot struct {
@@ -82,7 +82,7 @@ type simSnapshot struct {
 	stream int
 }
 
-// longestWait is how long a gateway waits for an outcome after the admission.
+// longestWait is how long a gateway waits for an outcome after admission, in milliseconds.
 const longestWait = 68_000
 
 var simGroup = conversation.GroupID("ann", ids.Command(deliverytest.CommandID(1)))
@@ -97,7 +97,8 @@ func newSimulation(choose func(int) int) *simulation {
 	return s
 }
 
-// ask lets a client ask for a command: again in the same attempt, as long as it has received no refusal of it.
+// ask makes a client send a command. It is sent in the same attempt until the client has received a refusal of that
+// attempt.
 func (s *simulation) ask(c *brokerv1.Command) {
 	key := source.KeyOf(c)
 	a := s.asks[key]
@@ -111,12 +112,12 @@ func (s *simulation) ask(c *brokerv1.Command) {
 	}
 	copied := proto.Clone(c).(*brokerv1.Command)
 	copied.Attempt = a.attempt
-	copied.AdmittedMs = s.nowMs + int64(s.choose(3)-1)*20_000 // clocks of gateways differ
+	copied.AdmittedMs = s.nowMs + int64(s.choose(3)-1)*20_000 // the clocks of gateways differ
 	copied.NotAfterMs = copied.GetAdmittedMs() + broker.CopyLifetime.Milliseconds()
 	copied.Salt = make([]byte, chain.SaltSize)
 	copied.Salt[0] = byte(s.choose(256))
 	s.wander = append(s.wander, copied)
-	if s.choose(3) == 0 { // the gateway publishes it twice
+	if s.choose(3) == 0 { // the gateway publishes the copy twice
 		s.wander = append(s.wander, copied)
 	}
 }
@@ -150,7 +151,7 @@ func (s *simulation) step() {
 	s.nowMs += int64(1 + s.choose(2000))
 }
 
-// open are the commands that clients still ask for, in a stable order.
+// open returns the commands that clients still send, in a stable order.
 func (s *simulation) open() []source.CommandKey {
 	var keys []source.CommandKey
 	for key, a := range s.asks {
@@ -178,7 +179,7 @@ func (s *simulation) newCommand() {
 	}
 }
 
-// publish takes one of the wandering copies into the stream, or loses it.
+// publish moves one copy on its way into the stream, or loses it.
 func (s *simulation) publish() {
 	if len(s.wander) == 0 {
 		return
@@ -200,19 +201,19 @@ func (s *simulation) publish() {
 	s.stream.entries = append(s.stream.entries, source.Decode(ids.Sequence(uint64(len(s.stream.entries))+1), timeMs*1e6, payload))
 }
 
-// disturb has the broker or the database lose something. Whoever works notices: connections break.
+// disturb makes the broker or the database lose data. All workers notice it, because their connections break.
 func (s *simulation) disturb() {
 	kept := len(s.stream.entries) - s.choose(len(s.stream.entries)+1)
 	what := s.choose(4)
 	if what < 2 && s.store.Watermarks[0].GetTimeNs() < s.owed {
-		return // what was committed before a restore is in the stream alone: it must not be lost as well
+		return // only the stream has the commits that a restore removed: the stream must not lose them
 	}
 	switch what {
 	case 0: // the tail is lost
 		s.stream.entries = slices.Clone(s.stream.entries[:kept])
 		s.seen.lost++
 		s.snapshot = nil
-	case 1: // made anew, with some old messages in it
+	case 1: // the stream is recreated with some old messages
 		s.stream = simStream{identity: s.stream.identity + 1, entries: slices.Clone(s.stream.entries[:kept])}
 		s.seen.lost++
 		s.snapshot = nil
@@ -232,7 +233,7 @@ func (s *simulation) disturb() {
 	}
 }
 
-// takeOver finds the place of a worker as owner.takeOver does, and has it learn what the store has.
+// takeOver finds the position of a worker as owner.takeOver does, and loads the store's watermark and refusals.
 func (s *simulation) takeOver(w *simWorker) {
 	s.seen.takeovers++
 	w.Store = s.store
@@ -263,7 +264,7 @@ func (s *simulation) takeOver(w *simWorker) {
 	}
 }
 
-// work has a worker commit one batch and tell of it.
+// work makes a worker commit one batch and publish the results.
 func (s *simulation) work(w *simWorker) {
 	if w.stream != s.stream.identity || w.position >= uint64(len(s.stream.entries)) {
 		return
@@ -280,7 +281,7 @@ func (s *simulation) work(w *simWorker) {
 	case !ok:
 		s.seen.superseded++
 		w.working = false
-	case !heard: // committed, and the worker does not know
+	case !heard: // committed, but the worker does not receive the answer
 		s.check(batch, verdicts, false)
 		s.seen.uncertain++
 		w.working = false
@@ -291,7 +292,7 @@ func (s *simulation) work(w *simWorker) {
 	}
 }
 
-// appendOnce plans and appends; it reports false when another worker moved the watermark.
+// appendOnce plans and appends a batch. It returns false if another worker moved the watermark.
 func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool) ([]plan.Result, bool) {
 	ids := w.Cache.Missing(nil, map[ids.Conversation]struct{}{simGroup: {}})
 	found, _ := w.Store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
@@ -333,8 +334,8 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 	}
 }
 
-// check compares what was committed with what clients were told before, and then has them told: an answer may be lost, and
-// a gateway that has given the command up does not take it.
+// check compares the results of a batch with the outcomes that clients received before. It then delivers the results to
+// clients. A result may be lost, and a gateway that no longer waits for a command ignores its result.
 func (s *simulation) check(batch []source.Message, verdicts []plan.Result, told bool) {
 	for i := range verdicts {
 		v, c := &verdicts[i], batch[i].Command
@@ -375,7 +376,8 @@ func (s *simulation) run(steps int) {
 	}
 }
 
-// I13: no command is committed after a refusal of that attempt was received, whatever the parts do; and each once.
+// I13: no command is committed in an attempt whose refusal the client received, and every command is committed at most
+// once.
 func TestNoCommandIsCommittedAfterItsRefusal(t *testing.T) {
 	var seen simSeen
 	rapid.Check(t, func(t *rapid.T) {
@@ -385,7 +387,7 @@ func TestNoCommandIsCommittedAfterItsRefusal(t *testing.T) {
 		require.Empty(t, s.broken)
 		s.store.Verify(t)
 	})
-	// Many more from a plain generator, which is faster and does not shrink.
+	// A plain random generator makes many more runs: it is faster than rapid, and does not shrink failures.
 	for seed := range uint64(400) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		s := newSimulation(random.IntN)
@@ -414,7 +416,7 @@ func (s *simSeen) add(other simSeen) {
 	s.retried += other.retried
 }
 
-// The simulation notices when refusals are not remembered.
+// The simulation detects that refusals are not remembered.
 func TestSimulationNoticesForgottenRefusals(t *testing.T) {
 	for seed := range uint64(400) {
 		s := newSimulation(rand.New(rand.NewPCG(seed, 1)).IntN)

@@ -12,8 +12,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// BenchmarkPartition has one owner commit a backlog of messages: everything a worker does for a message, with a real
-// broker and without a database.
+// BenchmarkPartition measures one owner that commits a backlog of messages. It includes all work of a worker for a
+// message, with a real broker and a store in memory.
 func BenchmarkPartition(b *testing.B) {
 	bed := newBed(b, 1)
 	require.NoError(b, broker.EnsureStreams(b.Context(), bed.js, bed.brokerConfig()))

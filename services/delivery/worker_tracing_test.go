@@ -24,7 +24,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// traced is the store as it sees the traces of the appends.
+// traced is a store that records the traces of appends.
 type traced struct {
 	*deliverytest.History
 
@@ -61,10 +61,10 @@ func newTracing(t *testing.T) *tracing {
 	return x
 }
 
-// Traceparent is the trace of the n-th sender.
+// traceparent returns the trace context of the n-th sender.
 func traceparent(n int) string { return fmt.Sprintf("00-%032x-%016x-01", n+0xabc, n+0xdef) }
 
-// putTraced puts a command with a trace into the stream of partition 0.
+// putTraced publishes a command with a trace context to the stream of partition 0.
 func (b *bed) putTraced(c *brokerv1.Command, traceparent string) {
 	b.t.Helper()
 	payload, err := c.MarshalVT()
@@ -75,7 +75,7 @@ func (b *bed) putTraced(c *brokerv1.Command, traceparent string) {
 	require.NoError(b.t, err)
 }
 
-// ended stops the worker and gives its spans by name.
+// ended stops the worker and returns its spans by name.
 func (x *tracing) ended() map[string][]sdktrace.ReadOnlySpan {
 	x.worker.stop()
 	spans := map[string][]sdktrace.ReadOnlySpan{}
@@ -94,7 +94,7 @@ func linked(span sdktrace.ReadOnlySpan, to trace.SpanContext) bool {
 	return false
 }
 
-// One trace goes from the sender through everything a worker does to those who receive the event.
+// One trace covers the sender, all steps of the worker, and the receivers of the event.
 func TestOneTraceThroughTheWorker(t *testing.T) {
 	x := newTracing(t)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
@@ -133,7 +133,8 @@ func TestOneTraceThroughTheWorker(t *testing.T) {
 	require.Equal(t, "0", attributes["runnel.partition"])
 }
 
-// Commands that share an append have their own spans of it, up to a number; the traces of the others go through.
+// Commands that share an append have their own spans of it, up to a limit. The trace contexts of other commands are
+// passed on unchanged.
 func TestManyTracesInOneBatch(t *testing.T) {
 	x := newTracing(t)
 	entered, gate := wake.NewSignal(), make(chan struct{})
@@ -142,7 +143,7 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	x.bed.store.Fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	x.putCommand(create)
-	<-entered // until the gate opens, everything gathers in one batch
+	<-entered // until the gate opens, all commands gather in one batch
 	const many = flight.MaxTraced + 8
 	lives := make(chan *nats.Msg, 64)
 	_, err := x.nc.ChanSubscribe(broker.LiveSubject(ids.Conversation(create.GetConversationId())), lives)
@@ -177,7 +178,7 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	}
 }
 
-// A worker that makes no traces leaves those of the senders whole, and what is no trace context is dropped.
+// A worker that creates no spans passes the trace contexts of senders on unchanged. It drops invalid trace contexts.
 func TestTracesGoThroughAWorkerThatMakesNone(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
