@@ -28,10 +28,11 @@ import (
 
 const patience = 30 * time.Second
 
-// doorway is a gateway that accepts connections one at a time, and the address of its endpoint. Run is not called.
-func doorway(t *testing.T, store *gatewaytest.Store) (g *Gateway, address string) {
+// doorway is a gateway that accepts connections, one at a time unless the settings say otherwise, and the address of its endpoint.
+// Run is not called.
+func doorway(t *testing.T, store *gatewaytest.Store, settings ...string) (g *Gateway, address string) {
 	t.Helper()
-	g = newGateway(t, nil, store, "--max-connections=1")
+	g = newGateway(t, nil, store, append([]string{"--max-connections=1"}, settings...)...)
 	require.NoError(t, g.installation.agree(t.Context()))
 	server := httptest.NewServer(g.server.Handler)
 	t.Cleanup(func() {

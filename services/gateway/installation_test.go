@@ -120,21 +120,12 @@ func TestAnOutageOfTheStoreLeavesGatewaysReady(t *testing.T) {
 // A gateway that can be connected to and cannot work is not ready: NATS without JetStream takes no commands, and without the
 // keys of the issuer nobody can be authenticated.
 func TestAGatewayThatCannotWorkIsNotReady(t *testing.T) {
-	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
-	require.NoError(t, err)
-	ns.Start()
-	require.True(t, ns.ReadyForConnections(30*time.Second))
-	t.Cleanup(func() {
-		ns.Shutdown()
-		ns.WaitForShutdown()
-	})
-	nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns))
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	nc := silentBroker(t)
 	g := newGateway(t, nc, &gatewaytest.Store{Partitions: 4, Level: 1})
 	require.True(t, nc.IsConnected())
 	require.ErrorContains(t, g.Checks()["nats"](t.Context()), "JetStream")
 	require.NoError(t, g.Checks()["auth"](t.Context()))
+	var err error
 	g.verifier, err = auth.New(auth.Config{JWKSURL: "http://127.0.0.1:1/jwks"}, auth.Options{})
 	require.NoError(t, err)
 	t.Cleanup(g.verifier.Close)

@@ -43,6 +43,7 @@ type Store struct {
 	Messages    *historyv1.ReadMessagesResponse
 	Revocations []*historyv1.Revocation
 	Members     []*historyv1.Member
+	Counts      []*historyv1.MembershipCount
 }
 
 // Set calls change with the store's lock held.
@@ -175,9 +176,11 @@ func (f *Store) FindMemberships(_ context.Context, request *historyv1.FindMember
 	return answer, nil
 }
 
-// CountMemberships answers that nobody is a member of anything.
+// CountMemberships answers with the counts that the test has set, whoever is asked about.
 func (f *Store) CountMemberships(context.Context, *historyv1.CountMembershipsRequest, ...grpc.CallOption) (*historyv1.CountMembershipsResponse, error) {
-	return &historyv1.CountMembershipsResponse{}, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &historyv1.CountMembershipsResponse{Counts: f.Counts}, nil
 }
 
 // Read returns rising pages as the history service does.

@@ -110,6 +110,7 @@ func TestNobodyIsAMemberOfTooManyConversations(t *testing.T) {
 	refused = s.Submit(t.Context(), busyAnn(), 3, adds(t, "almost"), &waiter{})
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_LIMIT, refused.GetCode(), "the command under way counts")
 	require.Len(t, s.history.counted, asked, "a count is remembered")
+	require.InDelta(t, asked, testutil.ToFloat64(s.metrics.Reads[metrics.ReadCounts]), 0)
 	s.history.counts = []*historyv1.MembershipCount{{UserId: "ann", Conversations: 5}}
 	refused = s.Submit(t.Context(), busyAnn(), 4, creates(t, conversationv1.Kind_KIND_GROUP), &waiter{})
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_LIMIT, refused.GetCode())
