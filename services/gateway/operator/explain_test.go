@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 	"time"
@@ -66,6 +67,9 @@ func TestAnEventIsExplained(t *testing.T) {
 		gatewayv1.StepKind_STEP_KIND_QUEUED, gatewayv1.StepKind_STEP_KIND_WRITTEN, gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED,
 	}, kinds(trail.GetSteps()))
 	require.GreaterOrEqual(t, answer.GetRemembersSinceMs(), answer.GetStartedMs())
+	require.True(t, slices.IsSortedFunc(slices.Concat(answer.GetSteps(), trail.GetSteps()), func(a, b *gatewayv1.Step) int {
+		return cmp.Compare(a.GetTimeNs(), b.GetTimeNs())
+	}), "by time")
 
 	require.Empty(t, s.explain("cem", 4).GetTrails())
 	require.Empty(t, s.explain("ann", 9).GetSteps())
@@ -136,6 +140,79 @@ func TestRetriesAreExplained(t *testing.T) {
 		return slices.Equal(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(got)))
 	}, patience, time.Millisecond)
 	require.Equal(t, uint32(1), s.explain("ann", 4).GetTrails()[0].GetStanding().GetRetries())
+}
+
+const (
+	routed        = gatewayv1.StepKind_STEP_KIND_ROUTED
+	missed        = gatewayv1.StepKind_STEP_KIND_MISSED
+	gapFilled     = gatewayv1.StepKind_STEP_KIND_GAP_FILLED
+	queued        = gatewayv1.StepKind_STEP_KIND_QUEUED
+	written       = gatewayv1.StepKind_STEP_KIND_WRITTEN
+	caughtUp      = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP
+	hidden        = gatewayv1.StepKind_STEP_KIND_HIDDEN
+	resumedBeyond = gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND
+)
+
+// requireSteps waits until the only connection of a user has these steps for an event, each of which covers the event.
+func (s *stage) requireSteps(userID string, seq uint64, want ...gatewayv1.StepKind) (answer *gatewayv1.ExplainResponse) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		answer = s.explain(userID, seq)
+		return len(answer.GetTrails()) == 1 && slices.Equal(want, kinds(answer.GetTrails()[0].GetSteps()))
+	}, patience, 50*time.Microsecond, "steps of %d", seq)
+	for _, step := range answer.GetTrails()[0].GetSteps() {
+		require.LessOrEqual(s.t, step.GetFirst(), seq)
+		require.GreaterOrEqual(s.t, step.GetLast(), seq)
+	}
+	return answer
+}
+
+// A live message that was lost is explained, and so is the event after it, which had to wait.
+func TestALostLiveMessageIsExplained(t *testing.T) {
+	s := newStage(t)
+	log := gatewaytest.Branch(nil, 3, "x")
+	s.store.Put(log)
+	ann := s.connect("ann")
+	log = gatewaytest.Branch(log, 5, "x")
+	s.store.Put(log)
+	s.live(log[4])
+	require.Equal(t, uint64(4), ann.next().GetEvent().GetSeq())
+	require.Equal(t, uint64(5), ann.next().GetEvent().GetSeq())
+	lost := s.requireSteps("ann", 4, queued, written)
+	require.Equal(t, []gatewayv1.StepKind{missed, gapFilled}, kinds(lost.GetSteps()))
+	require.Empty(t, lost.GetWorker(), "no worker is known to have published it")
+	late := s.requireSteps("ann", 5, queued, written)
+	require.Equal(t, []gatewayv1.StepKind{routed, missed, gapFilled}, kinds(late.GetSteps()))
+	require.Equal(t, "worker-1", late.GetWorker())
+}
+
+// A client that comes back is explained by what it had, and by what it was sent.
+func TestAResumeIsExplained(t *testing.T) {
+	s := newStage(t)
+	log := gatewaytest.Branch(nil, 3, "x")
+	s.store.Put(log)
+	ann := s.connect("ann", gatewaytest.Position(log[1]))
+	require.Equal(t, uint64(3), ann.next().GetEvent().GetSeq())
+	s.requireSteps("ann", 2, resumedBeyond)
+	s.requireSteps("ann", 3, caughtUp, written)
+}
+
+// Events between two memberships are explained as hidden.
+func TestWhatAUserMayNotSeeIsExplained(t *testing.T) {
+	s := newStage(t)
+	log := gatewaytest.Branch(nil, 6, "x")
+	s.store.Put(log)
+	s.store.Set(func() { s.store.Earlier, s.store.Joined = 3, 6 })
+	ann := s.connect("ann", gatewaytest.Position(log[0]))
+	for _, seq := range []uint64{2, 3} {
+		require.Equal(t, seq, ann.next().GetEvent().GetSeq())
+	}
+	told := ann.next().GetHidden()
+	require.Equal(t, []uint64{4, 5}, []uint64{told.GetFirst(), told.GetLast()})
+	require.Equal(t, uint64(6), ann.next().GetEvent().GetSeq())
+	s.requireSteps("ann", 3, caughtUp, written)
+	s.requireSteps("ann", 4, hidden, written)
+	s.requireSteps("ann", 6, caughtUp, written)
 }
 
 // A standing in another conversation does not affect the explanation.

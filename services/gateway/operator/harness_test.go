@@ -82,6 +82,7 @@ func (s *stage) live(events ...*conversationv1.Event) {
 	s.bus.mu.Lock()
 	to := s.bus.subscribed[groupID]
 	s.bus.mu.Unlock()
+	require.NotNil(s.t, to, "nobody is subscribed to the group")
 	to <- &nats.Msg{Subject: broker.LiveSubject(groupID), Data: data}
 }
 
@@ -173,12 +174,12 @@ func (s *stage) open() *client {
 	return c
 }
 
-// connect opens a session of a user's device.
-func (s *stage) connect(userID string) *client {
+// connect opens a session of a user's device, which may have positions.
+func (s *stage) connect(userID string, resume ...*clientv1.Position) *client {
 	s.t.Helper()
 	c := s.open()
 	c.say(&clientv1.ClientFrame{Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{
-		Token: userID, DeviceId: "d-" + userID, Client: "test/1",
+		Token: userID, DeviceId: "d-" + userID, Client: "test/1", Resume: resume,
 	}}})
 	connected := c.next().GetConnected()
 	require.NotNil(s.t, connected)

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -189,6 +190,47 @@ func TestAGapIsFilled(t *testing.T) {
 			ann.quiet()
 			require.InDelta(t, 3, testutil.ToFloat64(s.metrics.GapEvents), 0)
 		})
+	}
+}
+
+// Live messages that come twice, too late or in another order are sent once, in the order of the log.
+func TestLateMessagesAreNotSentAgain(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 7, "x")
+	s.store.Put(log[:4])
+	r := s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	s.store.Put(log[:6])
+	s.live(r, log[5]) // before the fifth
+	s.live(r, log[4:6]...)
+	require.Equal(t, []uint64{5, 6}, ann.seqs(2))
+	s.live(r, log[4])
+	s.live(r, log[5])
+	ann.quiet()
+	s.store.Put(log)
+	s.live(r, log[6])
+	require.Equal(t, []uint64{7}, ann.seqs(1))
+	ann.quiet()
+}
+
+// Many clients that have missed much, each something else, get it in order and without a hole.
+func TestManyMissedEventsComeInOrderToManyClients(t *testing.T) {
+	s := newStage(t)
+	const events = 3 * maxRecentEvents // more than memory keeps
+	log := branch(nil, events, "x")
+	s.store.Put(log)
+	s.room()
+	clients := make([]*client, 8)
+	for i := range clients {
+		clients[i] = s.client(fmt.Sprint("user", i), frame.JSON)
+		clients[i].resume(position(log[100*i]))
+	}
+	for i, c := range clients {
+		for seq := 100*i + 2; seq <= events; seq++ {
+			require.Equal(t, []uint64{uint64(seq)}, c.seqs(1))
+		}
+		c.quiet()
 	}
 }
 

@@ -96,6 +96,7 @@ func (s *stage) live(events ...*conversationv1.Event) {
 	s.bus.mu.Lock()
 	to := s.bus.subscribed[groupID]
 	s.bus.mu.Unlock()
+	require.NotNil(s.t, to, "nobody is subscribed to the group")
 	to <- &nats.Msg{Subject: broker.LiveSubject(groupID), Data: data}
 }
 
@@ -191,6 +192,18 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 		s.shared.Writers.Wait()
 	})
 	return s
+}
+
+// taken returns the next command that was given to the broker.
+func (s *stage) taken() broker.Submission {
+	s.t.Helper()
+	select {
+	case submission := <-s.submits:
+		return submission
+	case <-time.After(patience):
+		require.FailNow(s.t, "no command is published")
+		return broker.Submission{}
+	}
 }
 
 // token returns a token of a user that does not expire.

@@ -50,6 +50,10 @@ func TestConnectsThatAreRefused(t *testing.T) {
 		"a revoked token": {func(s *stage) {
 			s.store.Revocations = []*historyv1.Revocation{{UserId: "ann", BeforeMs: 1_000_000}}
 		}, nil, codeUnauthenticated, "connect.token", errcode.CloseUnauthenticated, metrics.RejectRevoked},
+		"a token that does not say when it was issued, of a user whose tokens were revoked": {func(s *stage) {
+			s.store.Revocations = []*historyv1.Revocation{{UserId: "ann", BeforeMs: 1}}
+			s.verifier().set("undated", auth.Claims{User: "ann"})
+		}, func(c *clientv1.Connect) { c.Token = "undated" }, codeUnauthenticated, "connect.token", errcode.CloseUnauthenticated, metrics.RejectRevoked},
 		"too many of one user": {func(s *stage) {
 			for range 3 {
 				s.connect("ann", frame.Proto)
@@ -196,6 +200,25 @@ func TestAJoinIsAttached(t *testing.T) {
 	s.store.Put(log)
 	s.live(log[5])
 	require.Equal(t, []uint64{6}, c.seqs(1))
+}
+
+// A user who is added needs no notice if the gateway has the conversation's events anyway, for another member.
+func TestAMemberAddedWithoutANoticeIsServed(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	s.store.Set(func() { s.store.ByLog = true })
+	cem, dan := s.connect("cem", frame.Proto), s.connect("dan", frame.Proto)
+	log = append(log, gatewaytest.Next(log, "cem", &conversationv1.Body{Action: &conversationv1.Body_AddMembers{
+		AddMembers: &conversationv1.AddMembers{Members: []string{"dan"}},
+	}}))
+	log = branch(log, 5, "x")
+	s.store.Put(log)
+	s.live(log[3])
+	s.live(log[4])
+	require.Equal(t, []uint64{4, 5}, cem.seqs(2))
+	require.Equal(t, uint64(4), dan.next().GetAttached().GetConversation().GetJoinedSeq())
+	require.Equal(t, []uint64{4, 5}, dan.seqs(2))
 }
 
 // A user who leaves is sent the last event that they may read, and the membership is looked up again: the notice of a new
