@@ -10,7 +10,6 @@ import (
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
@@ -71,24 +70,6 @@ func withoutReading(cfg *gateway.Config) { cfg.RevocationInterval = time.Hour }
 // later is a time of issue after everything that is revoked in a test. The verifier accepts it, because clocks differ.
 func later() time.Time { return time.Now().Add(10 * time.Second) }
 
-func TestARevokedTokenIsRefused(t *testing.T) {
-	s := newStage(t, withoutReading)
-	s.revoke("bob")
-	for name, token := range map[string]string{
-		"issued before": issued(t, time.Now().Add(-time.Minute)), "does not say when": undated(t, "bob"),
-	} {
-		bob := dialAt(t, s.url(), frame.JSON)
-		answer := bob.ask(connectWith(token)).GetError()
-		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, answer.GetCode(), name)
-		require.Equal(t, "the token was revoked", answer.GetMessage())
-		code := bob.closed()
-		require.Equal(t, errcode.CloseUnauthenticated, code)
-		require.False(t, code.Reconnect(), "the same token would be refused again")
-	}
-	s.loginWith(issued(t, later()))
-	s.loginWith(undated(t, "cem"))
-}
-
 func TestANoticeClosesTheUsersConnections(t *testing.T) {
 	s := newStage(t, withoutReading)
 	old := s.loginWith(issued(t, time.Now().Add(-time.Minute)))
@@ -104,25 +85,4 @@ func TestANoticeClosesTheUsersConnections(t *testing.T) {
 		require.NotNil(t, r.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}}).GetConversations())
 	}
 	require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 2 }, patience, patience/3000)
-}
-
-func TestALostNoticeIsMadeUpFor(t *testing.T) {
-	s := newStage(t, func(cfg *gateway.Config) { cfg.RevocationInterval = 20 * time.Millisecond })
-	first, second := s.loginWith(undated(t, "bob")), s.loginWith(undated(t, "cem"))
-	s.revoke("bob")
-	require.Equal(t, errcode.CloseUnauthenticated, first.closed())
-	s.revoke("cem")
-	require.Equal(t, errcode.CloseUnauthenticated, second.closed())
-}
-
-func TestRefreshRefusesARevokedToken(t *testing.T) {
-	s := newStage(t, withoutReading)
-	bob := s.loginWith(issued(t, later()))
-	s.revoke("bob")
-	refresh := func(token string) *clientv1.ServerFrame {
-		return bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token}}})
-	}
-	require.Equal(t, "the token was revoked", refresh(issued(t, time.Now().Add(-time.Minute))).GetError().GetMessage())
-	require.Equal(t, "the token was revoked", refresh(undated(t, "bob")).GetError().GetMessage())
-	require.NotNil(t, refresh(issued(t, later())).GetRefreshed(), "the connection lives on")
 }

@@ -156,6 +156,9 @@ func (r *raw) seqs(last uint64) (seqs []uint64) {
 	return seqs
 }
 
+// These tests are about the joints: NATS, history, sockets and timers. What a gateway decides is tested beside its code, in
+// services/gateway.
+
 func TestALostLiveMessageIsReadFromHistory(t *testing.T) {
 	s := newStage(t, nil)
 	s.commit(group("bob"))
@@ -175,30 +178,6 @@ func TestTheLossOfTheLastEventIsNoticed(t *testing.T) {
 	bob.seqs(1)
 	s.commit(text("2, lost"))
 	require.Equal(t, []uint64{2}, bob.seqs(2))
-}
-
-func TestRepeatedAndLateLiveMessagesAreDropped(t *testing.T) {
-	s := newStage(t, nil)
-	s.commit(group("bob"))
-	bob := s.login("bob")
-	bob.seqs(1)
-	two, three := s.commit(text("2")), s.commit(text("3"))
-	s.tell(three)
-	s.tell(two, three)
-	s.tell(two)
-	s.tell(three)
-	s.say("4")
-	require.Equal(t, []uint64{2, 3, 4}, bob.seqs(4))
-}
-
-func TestAMemberAddedWithoutANoticeIsServed(t *testing.T) {
-	s := newStage(t, nil)
-	s.commit(group())
-	ann, bob := s.login("ann"), s.login("bob")
-	ann.seqs(1)
-	s.tell(s.commit(&conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"bob"}}}}))
-	s.say("3")
-	require.Equal(t, []uint64{2, 3}, bob.seqs(3), "ann's room on this gateway knows of bob")
 }
 
 func (r *raw) ackTo(id string, seq uint64) {
@@ -223,6 +202,11 @@ func TestASlowClientIsClosedAndResumes(t *testing.T) {
 		quick.event(events) // others do not wait for the slow client
 		require.Less(t, events, uint64(64), "far more than narrow sockets hold")
 	}
+	for s.queued("bob") == 0 { // until the sockets are full
+		say()
+	}
+	require.Positive(t, s.counter("runnel_gateway_send_queue_bytes"))
+	require.Positive(t, s.counter("runnel_gateway_send_queue_max_bytes"))
 	for s.counter("runnel_gateway_limit_refusals_total", "limit=send_queue_bytes") == 0 { // until the sockets and the queue are full
 		say()
 	}
@@ -239,79 +223,16 @@ func TestASlowClientIsClosedAndResumes(t *testing.T) {
 		}
 	}
 	require.Less(t, seen, events)
+	require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=send_queue_bytes"))
 	rest := s.login("bob", &clientv1.Position{ConversationId: s.id, Seq: seen}).seqs(events)
 	require.Equal(t, seen+1, rest[0])
 	require.Len(t, rest, int(events-seen))
 }
 
-// The token's expiry reaches the connection, and a new token is put in force. The session's own test covers when an expired
-// token ends a connection.
-func TestATokenIsReplacedOnALiveConnection(t *testing.T) {
-	s := newStage(t, func(cfg *gateway.Config) { cfg.TokenWarning = time.Hour })
-	signed, err := auth.Mint([]byte(secret), "bob", time.Minute, time.Now(), "", "")
-	require.NoError(t, err)
-	connect := &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: signed, DeviceId: "d"}}}
-	expiring := dialAt(t, s.url(), frame.JSON)
-	require.NotNil(t, expiring.ask(connect).GetConnected())
-	expiring.until(func(f *clientv1.ServerFrame) bool { return f.GetTokenExpiring() != nil })
-
-	refreshed := dialAt(t, s.url(), frame.JSON)
-	require.NotNil(t, refreshed.ask(connect).GetConnected())
-	answer := refreshed.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token(t, "bob")}}})
-	require.Greater(t, answer.GetRefreshed().GetTokenExpiresMs(), time.Now().Add(30*time.Minute).UnixMilli())
-}
-
-func TestDrainTellsClientsToGoElsewhere(t *testing.T) {
-	s := newStage(t, nil)
-	bob := s.login("bob")
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		s.stop()
-	}()
-	bob.until(func(f *clientv1.ServerFrame) bool { return f.GetGoAway() != nil })
-	require.Equal(t, errcode.CloseGoingAway, bob.closed())
-	<-stopped
-}
-
-func TestManyMissedEventsComeInOrderToManyClients(t *testing.T) {
-	s := newStage(t, nil)
-	s.commit(group("bob"))
-	const events = 1500 // more than memory keeps
-	for range events {
-		s.commit(text("m"))
-	}
-	var clients []*raw
-	for i := range 8 {
-		clients = append(clients, s.login("bob", &clientv1.Position{ConversationId: s.id, Seq: uint64(i * 200)}))
-	}
-	for i, c := range clients {
-		seqs := c.seqs(events + 1)
-		require.Len(t, seqs, events+1-i*200)
-		for n, seq := range seqs {
-			require.Equal(t, uint64(i*200+n+1), seq)
-		}
-	}
-}
-
-func TestOperatorsSeeAndCloseConnections(t *testing.T) {
-	s := newStage(t, nil)
-	s.commit(group("bob"))
-	bob := s.login("bob")
-	bob.seqs(1)
-	operator := s.gw.Server()
-	list, err := operator.ListConnections(t.Context(), &gatewayv1.ListConnectionsRequest{UserId: "bob"})
-	require.NoError(t, err)
-	require.Len(t, list.GetConnections(), 1)
-	id := list.GetConnections()[0].GetConnectionId()
-	one, err := operator.GetConnection(t.Context(), &gatewayv1.GetConnectionRequest{ConnectionId: id})
-	require.NoError(t, err)
-	require.Equal(t, uint64(1), one.GetStandings()[0].GetSent())
-	require.Equal(t, "127.0.0.1", one.GetConnection().GetRemote())
-	closed, err := operator.Disconnect(t.Context(), &gatewayv1.DisconnectRequest{UserId: "bob", StayAway: true})
-	require.NoError(t, err)
-	require.Equal(t, uint32(1), closed.GetClosed())
-	require.Equal(t, errcode.CloseStayAway, bob.closed())
-	_, err = operator.Disconnect(t.Context(), &gatewayv1.DisconnectRequest{})
-	require.Error(t, err)
+// queued is how many bytes wait for a user's only connection.
+func (s *stage) queued(user string) uint64 {
+	list, err := s.gw.Server().ListConnections(s.t.Context(), &gatewayv1.ListConnectionsRequest{UserId: user})
+	require.NoError(s.t, err)
+	require.Len(s.t, list.GetConnections(), 1)
+	return list.GetConnections()[0].GetQueuedBytes()
 }

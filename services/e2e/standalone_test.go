@@ -157,7 +157,7 @@ func (r *raw) sendText(data string) {
 	require.NoError(r.t, r.ws.WriteMessage(r.codec.MessageType(), []byte(data)))
 }
 
-// receive returns the next frame, and answers heartbeats.
+// receive returns the next frame. It answers no heartbeats: tests are shorter.
 func (r *raw) receive() (*clientv1.ServerFrame, error) {
 	for len(r.queue) == 0 {
 		_ = r.ws.SetReadDeadline(time.Now().Add(patience))
