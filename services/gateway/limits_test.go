@@ -21,6 +21,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/protocol"
@@ -192,7 +193,7 @@ func TestEveryLimitFollowsItsSetting(t *testing.T) {
 			}
 			store := &gatewaytest.Store{Partitions: 4, Level: 1, Counts: []*historyv1.MembershipCount{{UserId: "bob", Conversations: 100}}}
 			g, address := doorway(t, store, settings...)
-			submitter, err := broker.NewSubmitter(nc, 4, broker.GatewayInbox(g.id), broker.SubmitterConfig{}, g.log)
+			submitter, err := broker.NewSubmitter(nc, bus.OverNATS{Conn: nc}, 4, broker.GatewayInbox(g.id), broker.SubmitterConfig{}, g.log)
 			require.NoError(t, err)
 			defer submitter.Close()
 			g.submitter.Store(submitter)
