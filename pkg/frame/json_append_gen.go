@@ -164,6 +164,9 @@ func appendConnectedJSON(dst []byte, m *clientv1.Connected) []byte {
 	if m.Level != 0 {
 		dst = appendUint32(appendKey(dst, `"level":`), m.Level)
 	}
+	if m.Limits != nil {
+		dst = appendLimitsJSON(appendKey(dst, `"limits":`), m.Limits)
+	}
 	return append(dst, '}')
 }
 
@@ -344,6 +347,95 @@ func appendHiddenJSON(dst []byte, m *clientv1.Hidden) []byte {
 	return append(dst, '}')
 }
 
+func appendLimitsJSON(dst []byte, m *clientv1.Limits) []byte {
+	dst = append(dst, '{')
+	if m == nil {
+		return append(dst, '}')
+	}
+	if m.MaxFrameBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxFrameBytes":`), m.MaxFrameBytes)
+	}
+	if m.MaxConnectBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxConnectBytes":`), m.MaxConnectBytes)
+	}
+	if m.MaxFrames != 0 {
+		dst = appendUint32(appendKey(dst, `"maxFrames":`), m.MaxFrames)
+	}
+	if m.MaxOpenRequests != 0 {
+		dst = appendUint32(appendKey(dst, `"maxOpenRequests":`), m.MaxOpenRequests)
+	}
+	if m.MaxTokenBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxTokenBytes":`), m.MaxTokenBytes)
+	}
+	if m.MaxClientNameBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxClientNameBytes":`), m.MaxClientNameBytes)
+	}
+	if m.MaxResumePositions != 0 {
+		dst = appendUint32(appendKey(dst, `"maxResumePositions":`), m.MaxResumePositions)
+	}
+	if m.MaxIdBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxIdBytes":`), m.MaxIdBytes)
+	}
+	if m.MaxAttempt != 0 {
+		dst = appendUint32(appendKey(dst, `"maxAttempt":`), m.MaxAttempt)
+	}
+	if m.MaxTextBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxTextBytes":`), m.MaxTextBytes)
+	}
+	if m.MaxMetadataEntries != 0 {
+		dst = appendUint32(appendKey(dst, `"maxMetadataEntries":`), m.MaxMetadataEntries)
+	}
+	if m.MaxMetadataKeyBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxMetadataKeyBytes":`), m.MaxMetadataKeyBytes)
+	}
+	if m.MaxMetadataValueBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxMetadataValueBytes":`), m.MaxMetadataValueBytes)
+	}
+	if m.MaxNameBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxNameBytes":`), m.MaxNameBytes)
+	}
+	if m.MaxMembers != 0 {
+		dst = appendUint32(appendKey(dst, `"maxMembers":`), m.MaxMembers)
+	}
+	if m.MaxMembersPerAdd != 0 {
+		dst = appendUint32(appendKey(dst, `"maxMembersPerAdd":`), m.MaxMembersPerAdd)
+	}
+	if m.MaxEmojiBytes != 0 {
+		dst = appendUint32(appendKey(dst, `"maxEmojiBytes":`), m.MaxEmojiBytes)
+	}
+	if m.MaxReactionsPerUser != 0 {
+		dst = appendUint32(appendKey(dst, `"maxReactionsPerUser":`), m.MaxReactionsPerUser)
+	}
+	if m.MaxAckPositions != 0 {
+		dst = appendUint32(appendKey(dst, `"maxAckPositions":`), m.MaxAckPositions)
+	}
+	if m.MaxPage != 0 {
+		dst = appendUint32(appendKey(dst, `"maxPage":`), m.MaxPage)
+	}
+	if m.MaxMessagesPage != 0 {
+		dst = appendUint32(appendKey(dst, `"maxMessagesPage":`), m.MaxMessagesPage)
+	}
+	if m.MaxConnectionsPerUser != 0 {
+		dst = appendUint32(appendKey(dst, `"maxConnectionsPerUser":`), m.MaxConnectionsPerUser)
+	}
+	if m.MaxConversationsPerUser != 0 {
+		dst = appendUint32(appendKey(dst, `"maxConversationsPerUser":`), m.MaxConversationsPerUser)
+	}
+	if m.FrameRate != nil {
+		dst = appendRateJSON(appendKey(dst, `"frameRate":`), m.FrameRate)
+	}
+	if m.CommandRate != nil {
+		dst = appendRateJSON(appendKey(dst, `"commandRate":`), m.CommandRate)
+	}
+	if m.ReadRate != nil {
+		dst = appendRateJSON(appendKey(dst, `"readRate":`), m.ReadRate)
+	}
+	if m.AddRate != nil {
+		dst = appendRateJSON(appendKey(dst, `"addRate":`), m.AddRate)
+	}
+	return append(dst, '}')
+}
+
 func appendListConversationsJSON(dst []byte, m *clientv1.ListConversations) []byte {
 	dst = append(dst, '{')
 	if m == nil {
@@ -505,6 +597,20 @@ func appendPositionJSON(dst []byte, m *clientv1.Position) []byte {
 	}
 	if len(m.Hash) > 0 {
 		dst = appendBase64(appendKey(dst, `"hash":`), m.Hash)
+	}
+	return append(dst, '}')
+}
+
+func appendRateJSON(dst []byte, m *clientv1.Rate) []byte {
+	dst = append(dst, '{')
+	if m == nil {
+		return append(dst, '}')
+	}
+	if m.PerMinute != 0 {
+		dst = appendUint32(appendKey(dst, `"perMinute":`), m.PerMinute)
+	}
+	if m.Burst != 0 {
+		dst = appendUint32(appendKey(dst, `"burst":`), m.Burst)
 	}
 	return append(dst, '}')
 }

@@ -271,6 +271,13 @@ func (s *scanner) readConnected(m *clientv1.Connected) {
 				m.Level = s.uint32()
 				s.leave()
 			}
+		case "limits":
+			if s.enter("limits", &seen[0], 1<<9) {
+				v := new(clientv1.Limits)
+				s.readLimits(v)
+				m.Limits = v
+				s.leave()
+			}
 		default:
 			s.unknown()
 		}
@@ -548,6 +555,159 @@ func (s *scanner) readHidden(m *clientv1.Hidden) {
 	}
 }
 
+func (s *scanner) readLimits(m *clientv1.Limits) {
+	var seen [1]uint64
+	for more := s.open(); more; more = s.more() {
+		switch string(s.key()) {
+		case "maxFrameBytes", "max_frame_bytes":
+			if s.enter("max_frame_bytes", &seen[0], 1<<0) {
+				m.MaxFrameBytes = s.uint32()
+				s.leave()
+			}
+		case "maxConnectBytes", "max_connect_bytes":
+			if s.enter("max_connect_bytes", &seen[0], 1<<1) {
+				m.MaxConnectBytes = s.uint32()
+				s.leave()
+			}
+		case "maxFrames", "max_frames":
+			if s.enter("max_frames", &seen[0], 1<<2) {
+				m.MaxFrames = s.uint32()
+				s.leave()
+			}
+		case "maxOpenRequests", "max_open_requests":
+			if s.enter("max_open_requests", &seen[0], 1<<3) {
+				m.MaxOpenRequests = s.uint32()
+				s.leave()
+			}
+		case "maxTokenBytes", "max_token_bytes":
+			if s.enter("max_token_bytes", &seen[0], 1<<4) {
+				m.MaxTokenBytes = s.uint32()
+				s.leave()
+			}
+		case "maxClientNameBytes", "max_client_name_bytes":
+			if s.enter("max_client_name_bytes", &seen[0], 1<<5) {
+				m.MaxClientNameBytes = s.uint32()
+				s.leave()
+			}
+		case "maxResumePositions", "max_resume_positions":
+			if s.enter("max_resume_positions", &seen[0], 1<<6) {
+				m.MaxResumePositions = s.uint32()
+				s.leave()
+			}
+		case "maxIdBytes", "max_id_bytes":
+			if s.enter("max_id_bytes", &seen[0], 1<<7) {
+				m.MaxIdBytes = s.uint32()
+				s.leave()
+			}
+		case "maxAttempt", "max_attempt":
+			if s.enter("max_attempt", &seen[0], 1<<8) {
+				m.MaxAttempt = s.uint32()
+				s.leave()
+			}
+		case "maxTextBytes", "max_text_bytes":
+			if s.enter("max_text_bytes", &seen[0], 1<<9) {
+				m.MaxTextBytes = s.uint32()
+				s.leave()
+			}
+		case "maxMetadataEntries", "max_metadata_entries":
+			if s.enter("max_metadata_entries", &seen[0], 1<<10) {
+				m.MaxMetadataEntries = s.uint32()
+				s.leave()
+			}
+		case "maxMetadataKeyBytes", "max_metadata_key_bytes":
+			if s.enter("max_metadata_key_bytes", &seen[0], 1<<11) {
+				m.MaxMetadataKeyBytes = s.uint32()
+				s.leave()
+			}
+		case "maxMetadataValueBytes", "max_metadata_value_bytes":
+			if s.enter("max_metadata_value_bytes", &seen[0], 1<<12) {
+				m.MaxMetadataValueBytes = s.uint32()
+				s.leave()
+			}
+		case "maxNameBytes", "max_name_bytes":
+			if s.enter("max_name_bytes", &seen[0], 1<<13) {
+				m.MaxNameBytes = s.uint32()
+				s.leave()
+			}
+		case "maxMembers", "max_members":
+			if s.enter("max_members", &seen[0], 1<<14) {
+				m.MaxMembers = s.uint32()
+				s.leave()
+			}
+		case "maxMembersPerAdd", "max_members_per_add":
+			if s.enter("max_members_per_add", &seen[0], 1<<15) {
+				m.MaxMembersPerAdd = s.uint32()
+				s.leave()
+			}
+		case "maxEmojiBytes", "max_emoji_bytes":
+			if s.enter("max_emoji_bytes", &seen[0], 1<<16) {
+				m.MaxEmojiBytes = s.uint32()
+				s.leave()
+			}
+		case "maxReactionsPerUser", "max_reactions_per_user":
+			if s.enter("max_reactions_per_user", &seen[0], 1<<17) {
+				m.MaxReactionsPerUser = s.uint32()
+				s.leave()
+			}
+		case "maxAckPositions", "max_ack_positions":
+			if s.enter("max_ack_positions", &seen[0], 1<<18) {
+				m.MaxAckPositions = s.uint32()
+				s.leave()
+			}
+		case "maxPage", "max_page":
+			if s.enter("max_page", &seen[0], 1<<19) {
+				m.MaxPage = s.uint32()
+				s.leave()
+			}
+		case "maxMessagesPage", "max_messages_page":
+			if s.enter("max_messages_page", &seen[0], 1<<20) {
+				m.MaxMessagesPage = s.uint32()
+				s.leave()
+			}
+		case "maxConnectionsPerUser", "max_connections_per_user":
+			if s.enter("max_connections_per_user", &seen[0], 1<<21) {
+				m.MaxConnectionsPerUser = s.uint32()
+				s.leave()
+			}
+		case "maxConversationsPerUser", "max_conversations_per_user":
+			if s.enter("max_conversations_per_user", &seen[0], 1<<22) {
+				m.MaxConversationsPerUser = s.uint32()
+				s.leave()
+			}
+		case "frameRate", "frame_rate":
+			if s.enter("frame_rate", &seen[0], 1<<23) {
+				v := new(clientv1.Rate)
+				s.readRate(v)
+				m.FrameRate = v
+				s.leave()
+			}
+		case "commandRate", "command_rate":
+			if s.enter("command_rate", &seen[0], 1<<24) {
+				v := new(clientv1.Rate)
+				s.readRate(v)
+				m.CommandRate = v
+				s.leave()
+			}
+		case "readRate", "read_rate":
+			if s.enter("read_rate", &seen[0], 1<<25) {
+				v := new(clientv1.Rate)
+				s.readRate(v)
+				m.ReadRate = v
+				s.leave()
+			}
+		case "addRate", "add_rate":
+			if s.enter("add_rate", &seen[0], 1<<26) {
+				v := new(clientv1.Rate)
+				s.readRate(v)
+				m.AddRate = v
+				s.leave()
+			}
+		default:
+			s.unknown()
+		}
+	}
+}
+
 func (s *scanner) readListConversations(m *clientv1.ListConversations) {
 	var seen [1]uint64
 	for more := s.open(); more; more = s.more() {
@@ -779,6 +939,26 @@ func (s *scanner) readPosition(m *clientv1.Position) {
 		case "hash":
 			if s.enter("hash", &seen[0], 1<<2) {
 				m.Hash = s.base64()
+				s.leave()
+			}
+		default:
+			s.unknown()
+		}
+	}
+}
+
+func (s *scanner) readRate(m *clientv1.Rate) {
+	var seen [1]uint64
+	for more := s.open(); more; more = s.more() {
+		switch string(s.key()) {
+		case "perMinute", "per_minute":
+			if s.enter("per_minute", &seen[0], 1<<0) {
+				m.PerMinute = s.uint32()
+				s.leave()
+			}
+		case "burst":
+			if s.enter("burst", &seen[0], 1<<1) {
+				m.Burst = s.uint32()
 				s.leave()
 			}
 		default:

@@ -1,10 +1,12 @@
 package protocol_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -37,6 +39,24 @@ func largestCursor() *conversationv1.Cursor {
 	}
 }
 
+// largestLimits sets every field to its highest value.
+func largestLimits() *clientv1.Limits {
+	limits := &clientv1.Limits{}
+	setHighest(limits.ProtoReflect())
+	return limits
+}
+
+func setHighest(message protoreflect.Message) {
+	fields := message.Descriptor().Fields()
+	for i := range fields.Len() {
+		if field := fields.Get(i); field.Kind() == protoreflect.MessageKind {
+			setHighest(message.Mutable(field).Message())
+		} else {
+			message.Set(field, protoreflect.ValueOfUint32(math.MaxUint32))
+		}
+	}
+}
+
 // largestPage returns events of one kind that fill a page.
 func largestPage(t *testing.T, body *conversationv1.Body) []*conversationv1.Event {
 	t.Helper()
@@ -57,7 +77,7 @@ func largestPage(t *testing.T, body *conversationv1.Body) []*conversationv1.Even
 // The largest answers fit into the messages that a client accepts, in both encodings.
 func TestTheLargestAnswersFit(t *testing.T) {
 	answers := map[string]*clientv1.ServerFrame{}
-	connected := &clientv1.Connected{ConnectionId: longestUser, UserId: longestUser, HeartbeatMs: 1 << 31, TokenExpiresMs: 1 << 45, ServerTimeMs: 1 << 45, MaxFrameBytes: 1 << 31, More: true, Level: 1 << 31}
+	connected := &clientv1.Connected{ConnectionId: longestUser, UserId: longestUser, HeartbeatMs: 1 << 31, TokenExpiresMs: 1 << 45, ServerTimeMs: 1 << 45, MaxFrameBytes: 1 << 31, More: true, Level: 1 << 31, Limits: largestLimits()}
 	for range protocol.MaxConnectedConversations {
 		connected.Conversations = append(connected.Conversations, largestConversation())
 	}

@@ -7,11 +7,14 @@ const (
 	// than MaxFrameBytes, because anyone may send such a message. The gateway closes with errcode.CloseTooLarge.
 	MaxConnectBytes = 64 << 10
 	// MaxFrameBytes is the maximum number of bytes of any later message. It is the default of a gateway. A gateway may
-	// have a lower limit, which it states in Connected.max_frame_bytes. The gateway closes with errcode.CloseTooLarge.
+	// have a higher limit, which it states in Connected.limits. The gateway closes with errcode.CloseTooLarge.
 	MaxFrameBytes = 160 << 10
 	// MaxFrames is the maximum number of frames of one message. If there are more, the gateway answers INVALID and
 	// handles none of them.
 	MaxFrames = 64
+	// MaxOpenRequests is the maximum number of requests that wait for their answer on one connection; submits do not count. The gateway
+	// answers RATE_LIMITED.
+	MaxOpenRequests = 4
 )
 
 // Limits of a connect frame. If a frame exceeds a limit, the gateway closes the connection.

@@ -47,14 +47,16 @@ const (
 	none            = conversationv1.ErrorCode_ERROR_CODE_UNSPECIFIED
 	invalid         = conversationv1.ErrorCode_ERROR_CODE_INVALID
 	limit           = conversationv1.ErrorCode_ERROR_CODE_LIMIT
+	rateLimited     = conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED
 	unauthenticated = conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED
 )
 
 // Limits lists every limit, in the order of limits.go.
 var Limits = []Limit{
 	{"max_connect_bytes", MaxConnectBytes, Bytes, Gateway, none, errcode.CloseTooLarge, "Largest WebSocket message from a client before it is authenticated."},
-	{"max_frame_bytes", MaxFrameBytes, Bytes, Gateway, none, errcode.CloseTooLarge, "Largest WebSocket message from an authenticated client; a gateway may be set to less, see Connected.max_frame_bytes."},
+	{"max_frame_bytes", MaxFrameBytes, Bytes, Gateway, none, errcode.CloseTooLarge, "Largest WebSocket message from an authenticated client; a gateway may be set to more, see Connected.limits."},
 	{"max_frames", MaxFrames, Items, Gateway, invalid, 0, "Frames in one WebSocket message from a client."},
+	{"max_open_requests", MaxOpenRequests, Items, Gateway, rateLimited, 0, "Requests that wait for their answer on one connection; submits do not count."},
 
 	{"max_token_bytes", MaxTokenBytes, Bytes, Gateway, unauthenticated, errcode.CloseUnauthenticated, "Longest token."},
 	{"max_client_name_bytes", MaxClientNameBytes, Bytes, Gateway, invalid, errcode.CloseProtocol, "Longest Connect.client, in printable ASCII."},

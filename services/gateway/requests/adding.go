@@ -36,6 +36,9 @@ type Adding struct {
 	MaxConversations int
 }
 
+// MaxConversations returns how many conversations a user may be a member of; 0 for no limit.
+func (h *Handler) MaxConversations() int { return h.cfg.Adding.MaxConversations }
+
 // AddLimiter makes the limit of the members that one user adds per second. The burst is at least the cost of the largest group.
 func AddLimiter(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(int(10*perSecond), protocol.MaxMembers))

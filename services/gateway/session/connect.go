@@ -193,6 +193,7 @@ func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected 
 		Conversations:  make([]*clientv1.Conversation, 0, len(first)),
 		More:           len(summaries) > len(first),
 		Level:          uint32(s.all.deps.Level()),
+		Limits:         s.limits(),
 	}
 	size, most := 0, s.all.deps.Rooms.PageBytes(s.listener.Answers)
 	for _, summary := range first {

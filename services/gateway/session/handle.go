@@ -61,33 +61,35 @@ func (s *Session) ask(id uint64, f *clientv1.ClientFrame) {
 		s.refuse(id, codeInvalid, "", "the frame has no request")
 		return
 	}
-	s.background(id, func(ctx context.Context) {
+	s.background(id, func(ctx context.Context) (send func()) {
 		answer, err := request.Do(ctx, &s.user.caller, requests.Bounds{
 			Bytes: s.all.deps.Rooms.PageBytes(s.listener.Answers), EventBytes: s.all.deps.Rooms.PageBytes(s.listener.Events),
 		})
 		if err != nil {
-			s.refuseCall(id, err)
-			return
+			return func() { s.refuseCall(id, err) }
 		}
-		if s.link.WaitForRoom() {
-			s.sendAnswer(id, answer)
+		if !s.link.WaitForRoom() {
+			return func() {}
 		}
+		return func() { s.sendAnswer(id, answer) }
 	})
 }
 
-// background runs calls of other services on separate goroutines, a few at a time.
-func (s *Session) background(id uint64, do func(ctx context.Context)) {
-	if s.calls.Add(1) > maxCalls {
+// background runs calls of other services on separate goroutines, a few at a time. do returns a function that sends the answer. The
+// request is no longer counted then: a client that asks again as soon as it has the answer is within its limit.
+func (s *Session) background(id uint64, do func(ctx context.Context) (send func())) {
+	if s.calls.Add(1) > protocol.MaxOpenRequests {
 		s.calls.Add(-1)
 		s.all.deps.Metrics.Limits[metrics.LimitCalls].Inc()
 		s.refuseLimited(id, "too many requests of this kind at once on this connection")
 		return
 	}
 	s.all.workers.Go(func() {
-		defer s.calls.Add(-1)
 		ctx, cancel := context.WithTimeout(s.all.ctx, s.all.deps.Config.HistoryTimeout)
 		defer cancel()
-		do(ctx)
+		send := do(ctx)
+		s.calls.Add(-1)
+		send()
 	})
 }
 
@@ -103,37 +105,41 @@ func (s *Session) refuseCall(id uint64, err error) {
 // refresh replaces the token by a newer one of the same user. Verifying a token may fetch keys, so it does not run on the
 // reader.
 func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
-	s.background(id, func(ctx context.Context) {
+	s.background(id, func(ctx context.Context) (send func()) {
 		claims, err := s.all.deps.Verifier.Verify(ctx, r.GetToken())
 		switch {
 		case err != nil && tokenMayPass(err):
-			s.refuse(id, codeUnavailable, "", err.Error()+"; try again")
+			return func() { s.refuse(id, codeUnavailable, "", err.Error()+"; try again") }
 		case err != nil:
-			s.refuse(id, codeUnauthenticated, "refresh.token", tokenProblem(err))
+			return func() { s.refuse(id, codeUnauthenticated, "refresh.token", tokenProblem(err)) }
 		case claims.User != s.user.id:
-			s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another user")
+			return func() {
+				s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another user")
+			}
 		case claims.Device != "" && claims.Device != s.device:
-			s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another device")
+			return func() {
+				s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another device")
+			}
 		default:
-			s.renew(ctx, id, claims)
+			return s.renew(ctx, id, claims)
 		}
 	})
 }
 
-// renew makes a valid token the session's token, unless the token was revoked.
-func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
+// renew makes a valid token the session's token, unless the token was revoked. It returns a function that sends the
+// answer.
+func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) (send func()) {
 	if err := s.all.askRevocation(ctx, s.user.id); err != nil {
-		s.refuseCall(id, err)
-		return
+		return func() { s.refuseCall(id, err) }
 	}
 	if !s.all.replaceToken(s, claims) {
-		s.refuse(id, codeUnauthenticated, "refresh.token", tokenRevoked)
-		return
+		return func() { s.refuse(id, codeUnauthenticated, "refresh.token", tokenRevoked) }
 	}
 	s.setExpiry(claims)
-	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{
-		Refreshed: &clientv1.Refreshed{TokenExpiresMs: s.expires.Load()},
-	}})
+	refreshed := &clientv1.Refreshed{TokenExpiresMs: s.expires.Load()}
+	return func() {
+		s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{Refreshed: refreshed}})
+	}
 }
 
 // ack records how far the client has received and read, and forwards these positions. It skips a position that does not

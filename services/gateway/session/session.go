@@ -87,8 +87,6 @@ const (
 )
 
 const (
-	// maxCalls limits the requests and refreshes that one session has under way.
-	maxCalls = 4
 	// maxBadFrames is the number of undecodable frames after which a session is closed. maxAbuse is the number of
 	// consecutive frames above the rate after which it is closed.
 	maxBadFrames = 10

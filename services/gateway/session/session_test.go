@@ -583,14 +583,14 @@ func TestCallsAtATimeAreLimited(t *testing.T) {
 	c := s.connect("ann", frame.Proto)
 	read := &clientv1.ClientFrame{Id: 9, Request: &clientv1.ClientFrame_Read{Read: &clientv1.Read{ConversationId: groupID}}}
 	s.store.Set(func() { // the store answers nothing while this runs
-		for range maxCalls + 1 {
+		for range protocol.MaxOpenRequests + 1 {
 			c.say(read)
 		}
 		answer := c.next()
 		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, answer.GetError().GetCode())
 		require.NotZero(t, answer.GetError().GetRetryAfterMs())
 	})
-	for range maxCalls {
+	for range protocol.MaxOpenRequests {
 		require.NotNil(t, c.next().GetPage())
 	}
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Limits[metrics.LimitCalls]), 0)

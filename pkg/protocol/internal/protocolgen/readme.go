@@ -19,8 +19,8 @@ const limitsIntroduction = `## Limits
 
 A request at the limit is taken, one above it is not: it is answered with *error*, and the connection is closed with *close* where
 there is one. Every connect frame that the limits allow fits into a message of ` + "`max_connect_bytes`" + `, and every other frame into
-one of ` + "`max_frame_bytes`" + `, in both encodings. A gateway may be set to take less than ` + "`max_frame_bytes`" + `;
-` + "`Connected.max_frame_bytes`" + ` names its limit.
+one of ` + "`max_frame_bytes`" + `, in both encodings. These numbers hold for every
+gateway; one may allow more. ` + "`Connected.limits`" + ` names the limits of the gateway that a client is connected to, and its rates.
 
 `
 

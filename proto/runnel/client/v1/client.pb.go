@@ -878,7 +878,9 @@ type Connected struct {
 	// even if they are not listed here.
 	More bool `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
 	// The installation's protocol level: kinds of a higher level are refused.
-	Level         uint32 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"`
+	Level uint32 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"`
+	// The limits of this gateway. Older gateways do not send them: then those of the protocol apply.
+	Limits        *Limits `protobuf:"bytes,10,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +978,351 @@ func (x *Connected) GetLevel() uint32 {
 	return 0
 }
 
+func (x *Connected) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// Limits are the limits of a gateway that a client can reach. A client that stays within them is not refused for its size or its
+// pace. The fields that have a limit of the protocol's reference are named after it; 0 in one of those means that the gateway is
+// older than the field, and that the limit of the protocol applies. The limits of connect are those for the next connection; a
+// client uses the smaller one of that and of the protocol, because another gateway may be older.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of a WebSocket message, the same as Connected.max_frame_bytes.
+	MaxFrameBytes uint32 `protobuf:"varint,1,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
+	// Bytes of the message that contains connect.
+	MaxConnectBytes uint32 `protobuf:"varint,2,opt,name=max_connect_bytes,json=maxConnectBytes,proto3" json:"max_connect_bytes,omitempty"`
+	// Frames in one WebSocket message.
+	MaxFrames uint32 `protobuf:"varint,3,opt,name=max_frames,json=maxFrames,proto3" json:"max_frames,omitempty"`
+	// Requests that wait for their answer at the same time on this connection. Submits do not count.
+	MaxOpenRequests uint32 `protobuf:"varint,4,opt,name=max_open_requests,json=maxOpenRequests,proto3" json:"max_open_requests,omitempty"`
+	// Bytes of a token.
+	MaxTokenBytes uint32 `protobuf:"varint,5,opt,name=max_token_bytes,json=maxTokenBytes,proto3" json:"max_token_bytes,omitempty"`
+	// Characters of Connect.client.
+	MaxClientNameBytes uint32 `protobuf:"varint,6,opt,name=max_client_name_bytes,json=maxClientNameBytes,proto3" json:"max_client_name_bytes,omitempty"`
+	// Positions in Connect.resume.
+	MaxResumePositions uint32 `protobuf:"varint,7,opt,name=max_resume_positions,json=maxResumePositions,proto3" json:"max_resume_positions,omitempty"`
+	// Bytes of an id of a user or a device.
+	MaxIdBytes uint32 `protobuf:"varint,8,opt,name=max_id_bytes,json=maxIdBytes,proto3" json:"max_id_bytes,omitempty"`
+	// Highest Submit.attempt.
+	MaxAttempt uint32 `protobuf:"varint,9,opt,name=max_attempt,json=maxAttempt,proto3" json:"max_attempt,omitempty"`
+	// Bytes of the text of a message.
+	MaxTextBytes uint32 `protobuf:"varint,10,opt,name=max_text_bytes,json=maxTextBytes,proto3" json:"max_text_bytes,omitempty"`
+	// Entries of the metadata of a message.
+	MaxMetadataEntries uint32 `protobuf:"varint,11,opt,name=max_metadata_entries,json=maxMetadataEntries,proto3" json:"max_metadata_entries,omitempty"`
+	// Bytes of a key of the metadata.
+	MaxMetadataKeyBytes uint32 `protobuf:"varint,12,opt,name=max_metadata_key_bytes,json=maxMetadataKeyBytes,proto3" json:"max_metadata_key_bytes,omitempty"`
+	// Bytes of a value of the metadata.
+	MaxMetadataValueBytes uint32 `protobuf:"varint,13,opt,name=max_metadata_value_bytes,json=maxMetadataValueBytes,proto3" json:"max_metadata_value_bytes,omitempty"`
+	// Bytes of the name of a group.
+	MaxNameBytes uint32 `protobuf:"varint,14,opt,name=max_name_bytes,json=maxNameBytes,proto3" json:"max_name_bytes,omitempty"`
+	// Members of a group, its creator included.
+	MaxMembers uint32 `protobuf:"varint,15,opt,name=max_members,json=maxMembers,proto3" json:"max_members,omitempty"`
+	// Users in one add_members.
+	MaxMembersPerAdd uint32 `protobuf:"varint,16,opt,name=max_members_per_add,json=maxMembersPerAdd,proto3" json:"max_members_per_add,omitempty"`
+	// Bytes of a reaction.
+	MaxEmojiBytes uint32 `protobuf:"varint,17,opt,name=max_emoji_bytes,json=maxEmojiBytes,proto3" json:"max_emoji_bytes,omitempty"`
+	// Reactions of one user to one message.
+	MaxReactionsPerUser uint32 `protobuf:"varint,18,opt,name=max_reactions_per_user,json=maxReactionsPerUser,proto3" json:"max_reactions_per_user,omitempty"`
+	// Positions in one Ack.
+	MaxAckPositions uint32 `protobuf:"varint,19,opt,name=max_ack_positions,json=maxAckPositions,proto3" json:"max_ack_positions,omitempty"`
+	// Highest limit of read, list_conversations and list_members.
+	MaxPage uint32 `protobuf:"varint,20,opt,name=max_page,json=maxPage,proto3" json:"max_page,omitempty"`
+	// Highest limit of read_messages.
+	MaxMessagesPage uint32 `protobuf:"varint,21,opt,name=max_messages_page,json=maxMessagesPage,proto3" json:"max_messages_page,omitempty"`
+	// Connections of the user to this gateway; 0 if it is not known.
+	MaxConnectionsPerUser uint32 `protobuf:"varint,22,opt,name=max_connections_per_user,json=maxConnectionsPerUser,proto3" json:"max_connections_per_user,omitempty"`
+	// Conversations that a user is a member of; 0 for no limit.
+	MaxConversationsPerUser uint32 `protobuf:"varint,23,opt,name=max_conversations_per_user,json=maxConversationsPerUser,proto3" json:"max_conversations_per_user,omitempty"`
+	// Frames from this connection; absent for no limit, like the rates that follow.
+	FrameRate *Rate `protobuf:"bytes,24,opt,name=frame_rate,json=frameRate,proto3" json:"frame_rate,omitempty"`
+	// Commands of the user, from all connections to this gateway.
+	CommandRate *Rate `protobuf:"bytes,25,opt,name=command_rate,json=commandRate,proto3" json:"command_rate,omitempty"`
+	// Requests of the user that read the history, connect included, from all connections to this gateway.
+	ReadRate *Rate `protobuf:"bytes,26,opt,name=read_rate,json=readRate,proto3" json:"read_rate,omitempty"`
+	// Members that the user adds to conversations; each create and each add_members counts as one more.
+	AddRate       *Rate `protobuf:"bytes,27,opt,name=add_rate,json=addRate,proto3" json:"add_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Limits) GetMaxFrameBytes() uint32 {
+	if x != nil {
+		return x.MaxFrameBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxConnectBytes() uint32 {
+	if x != nil {
+		return x.MaxConnectBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxFrames() uint32 {
+	if x != nil {
+		return x.MaxFrames
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxOpenRequests() uint32 {
+	if x != nil {
+		return x.MaxOpenRequests
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxTokenBytes() uint32 {
+	if x != nil {
+		return x.MaxTokenBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxClientNameBytes() uint32 {
+	if x != nil {
+		return x.MaxClientNameBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxResumePositions() uint32 {
+	if x != nil {
+		return x.MaxResumePositions
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxIdBytes() uint32 {
+	if x != nil {
+		return x.MaxIdBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxAttempt() uint32 {
+	if x != nil {
+		return x.MaxAttempt
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxTextBytes() uint32 {
+	if x != nil {
+		return x.MaxTextBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxMetadataEntries() uint32 {
+	if x != nil {
+		return x.MaxMetadataEntries
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxMetadataKeyBytes() uint32 {
+	if x != nil {
+		return x.MaxMetadataKeyBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxMetadataValueBytes() uint32 {
+	if x != nil {
+		return x.MaxMetadataValueBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxNameBytes() uint32 {
+	if x != nil {
+		return x.MaxNameBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxMembers() uint32 {
+	if x != nil {
+		return x.MaxMembers
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxMembersPerAdd() uint32 {
+	if x != nil {
+		return x.MaxMembersPerAdd
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxEmojiBytes() uint32 {
+	if x != nil {
+		return x.MaxEmojiBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxReactionsPerUser() uint32 {
+	if x != nil {
+		return x.MaxReactionsPerUser
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxAckPositions() uint32 {
+	if x != nil {
+		return x.MaxAckPositions
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxPage() uint32 {
+	if x != nil {
+		return x.MaxPage
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxMessagesPage() uint32 {
+	if x != nil {
+		return x.MaxMessagesPage
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxConnectionsPerUser() uint32 {
+	if x != nil {
+		return x.MaxConnectionsPerUser
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxConversationsPerUser() uint32 {
+	if x != nil {
+		return x.MaxConversationsPerUser
+	}
+	return 0
+}
+
+func (x *Limits) GetFrameRate() *Rate {
+	if x != nil {
+		return x.FrameRate
+	}
+	return nil
+}
+
+func (x *Limits) GetCommandRate() *Rate {
+	if x != nil {
+		return x.CommandRate
+	}
+	return nil
+}
+
+func (x *Limits) GetReadRate() *Rate {
+	if x != nil {
+		return x.ReadRate
+	}
+	return nil
+}
+
+func (x *Limits) GetAddRate() *Rate {
+	if x != nil {
+		return x.AddRate
+	}
+	return nil
+}
+
+// Rate is how often something may happen.
+type Rate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Times per minute, rounded down.
+	PerMinute uint32 `protobuf:"varint,1,opt,name=per_minute,json=perMinute,proto3" json:"per_minute,omitempty"`
+	// Times at once, after a rest.
+	Burst         uint32 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Rate) GetPerMinute() uint32 {
+	if x != nil {
+		return x.PerMinute
+	}
+	return 0
+}
+
+func (x *Rate) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
 // Conversation is a conversation as one member sees it.
 type Conversation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1001,7 +1348,7 @@ type Conversation struct {
 
 func (x *Conversation) Reset() {
 	*x = Conversation{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[5]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1360,7 @@ func (x *Conversation) String() string {
 func (*Conversation) ProtoMessage() {}
 
 func (x *Conversation) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[5]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1373,7 @@ func (x *Conversation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Conversation.ProtoReflect.Descriptor instead.
 func (*Conversation) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{5}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Conversation) GetConversationId() string {
@@ -1096,7 +1443,7 @@ type Refresh struct {
 
 func (x *Refresh) Reset() {
 	*x = Refresh{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[6]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1455,7 @@ func (x *Refresh) String() string {
 func (*Refresh) ProtoMessage() {}
 
 func (x *Refresh) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[6]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1468,7 @@ func (x *Refresh) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refresh.ProtoReflect.Descriptor instead.
 func (*Refresh) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{6}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Refresh) GetToken() string {
@@ -1142,7 +1489,7 @@ type Refreshed struct {
 
 func (x *Refreshed) Reset() {
 	*x = Refreshed{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[7]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1501,7 @@ func (x *Refreshed) String() string {
 func (*Refreshed) ProtoMessage() {}
 
 func (x *Refreshed) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[7]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1514,7 @@ func (x *Refreshed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refreshed.ProtoReflect.Descriptor instead.
 func (*Refreshed) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{7}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Refreshed) GetTokenExpiresMs() int64 {
@@ -1201,7 +1548,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[8]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1560,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[8]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1573,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{8}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Submit) GetConversationId() string {
@@ -1276,7 +1623,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[9]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1635,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[9]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1648,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{9}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Accepted) GetRequestId() uint64 {
@@ -1330,7 +1677,7 @@ type Read struct {
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[10]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1689,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[10]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1702,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{10}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Read) GetConversationId() string {
@@ -1410,7 +1757,7 @@ type Page struct {
 
 func (x *Page) Reset() {
 	*x = Page{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[11]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1769,7 @@ func (x *Page) String() string {
 func (*Page) ProtoMessage() {}
 
 func (x *Page) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[11]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1782,7 @@ func (x *Page) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Page.ProtoReflect.Descriptor instead.
 func (*Page) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{11}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Page) GetEvents() []*Event {
@@ -1479,7 +1826,7 @@ type ListConversations struct {
 
 func (x *ListConversations) Reset() {
 	*x = ListConversations{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[12]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1838,7 @@ func (x *ListConversations) String() string {
 func (*ListConversations) ProtoMessage() {}
 
 func (x *ListConversations) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[12]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1851,7 @@ func (x *ListConversations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConversations.ProtoReflect.Descriptor instead.
 func (*ListConversations) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{12}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListConversations) GetAfter() string {
@@ -1534,7 +1881,7 @@ type Conversations struct {
 
 func (x *Conversations) Reset() {
 	*x = Conversations{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[13]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1893,7 @@ func (x *Conversations) String() string {
 func (*Conversations) ProtoMessage() {}
 
 func (x *Conversations) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[13]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1906,7 @@ func (x *Conversations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Conversations.ProtoReflect.Descriptor instead.
 func (*Conversations) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{13}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Conversations) GetConversations() []*Conversation {
@@ -1591,7 +1938,7 @@ type ListMembers struct {
 
 func (x *ListMembers) Reset() {
 	*x = ListMembers{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[14]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1950,7 @@ func (x *ListMembers) String() string {
 func (*ListMembers) ProtoMessage() {}
 
 func (x *ListMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[14]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1963,7 @@ func (x *ListMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembers.ProtoReflect.Descriptor instead.
 func (*ListMembers) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{14}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListMembers) GetConversationId() string {
@@ -1653,7 +2000,7 @@ type Members struct {
 
 func (x *Members) Reset() {
 	*x = Members{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[15]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +2012,7 @@ func (x *Members) String() string {
 func (*Members) ProtoMessage() {}
 
 func (x *Members) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[15]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +2025,7 @@ func (x *Members) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Members.ProtoReflect.Descriptor instead.
 func (*Members) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{15}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Members) GetMembers() []*v1.Cursor {
@@ -1706,7 +2053,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[16]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +2065,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[16]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +2078,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{16}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ack) GetPositions() []*AckPosition {
@@ -1756,7 +2103,7 @@ type AckPosition struct {
 
 func (x *AckPosition) Reset() {
 	*x = AckPosition{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[17]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +2115,7 @@ func (x *AckPosition) String() string {
 func (*AckPosition) ProtoMessage() {}
 
 func (x *AckPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[17]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +2128,7 @@ func (x *AckPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckPosition.ProtoReflect.Descriptor instead.
 func (*AckPosition) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{17}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AckPosition) GetConversationId() string {
@@ -1816,7 +2163,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[18]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +2175,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[18]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2188,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{18}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Heartbeat) GetHeads() []*Position {
@@ -1860,7 +2207,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[19]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2219,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[19]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2232,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{19}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{21}
 }
 
 // TokenExpiring warns that the token will expire and the connection close with it.
@@ -1899,7 +2246,7 @@ type TokenExpiring struct {
 
 func (x *TokenExpiring) Reset() {
 	*x = TokenExpiring{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[20]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2258,7 @@ func (x *TokenExpiring) String() string {
 func (*TokenExpiring) ProtoMessage() {}
 
 func (x *TokenExpiring) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[20]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2271,7 @@ func (x *TokenExpiring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenExpiring.ProtoReflect.Descriptor instead.
 func (*TokenExpiring) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{20}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TokenExpiring) GetExpiresMs() int64 {
@@ -1946,7 +2293,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[21]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2305,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[21]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2318,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{21}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GoAway) GetReconnectDelayMs() uint32 {
@@ -1996,7 +2343,7 @@ type Hidden struct {
 
 func (x *Hidden) Reset() {
 	*x = Hidden{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[22]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2355,7 @@ func (x *Hidden) String() string {
 func (*Hidden) ProtoMessage() {}
 
 func (x *Hidden) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[22]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2368,7 @@ func (x *Hidden) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hidden.ProtoReflect.Descriptor instead.
 func (*Hidden) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{22}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Hidden) GetConversationId() string {
@@ -2060,7 +2407,7 @@ type Detached struct {
 
 func (x *Detached) Reset() {
 	*x = Detached{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[23]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2419,7 @@ func (x *Detached) String() string {
 func (*Detached) ProtoMessage() {}
 
 func (x *Detached) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[23]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2432,7 @@ func (x *Detached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detached.ProtoReflect.Descriptor instead.
 func (*Detached) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{23}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Detached) GetConversationId() string {
@@ -2114,7 +2461,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[24]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2473,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[24]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2486,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{24}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Attached) GetConversation() *Conversation {
@@ -2192,7 +2539,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[25]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2551,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[25]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2564,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{25}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetConversationId() string {
@@ -2345,7 +2692,7 @@ type ReadMessages struct {
 
 func (x *ReadMessages) Reset() {
 	*x = ReadMessages{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[26]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2704,7 @@ func (x *ReadMessages) String() string {
 func (*ReadMessages) ProtoMessage() {}
 
 func (x *ReadMessages) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[26]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2717,7 @@ func (x *ReadMessages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessages.ProtoReflect.Descriptor instead.
 func (*ReadMessages) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{26}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadMessages) GetConversationId() string {
@@ -2423,7 +2770,7 @@ type Messages struct {
 
 func (x *Messages) Reset() {
 	*x = Messages{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[27]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2782,7 @@ func (x *Messages) String() string {
 func (*Messages) ProtoMessage() {}
 
 func (x *Messages) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[27]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2795,7 @@ func (x *Messages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Messages.ProtoReflect.Descriptor instead.
 func (*Messages) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{27}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Messages) GetMessages() []*MessageView {
@@ -2503,7 +2850,7 @@ type MessageView struct {
 
 func (x *MessageView) Reset() {
 	*x = MessageView{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[28]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2862,7 @@ func (x *MessageView) String() string {
 func (*MessageView) ProtoMessage() {}
 
 func (x *MessageView) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[28]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2875,7 @@ func (x *MessageView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageView.ProtoReflect.Descriptor instead.
 func (*MessageView) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{28}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MessageView) GetSeq() uint64 {
@@ -2623,7 +2970,7 @@ type ReactionSummary struct {
 
 func (x *ReactionSummary) Reset() {
 	*x = ReactionSummary{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[29]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2982,7 @@ func (x *ReactionSummary) String() string {
 func (*ReactionSummary) ProtoMessage() {}
 
 func (x *ReactionSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[29]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2995,7 @@ func (x *ReactionSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactionSummary.ProtoReflect.Descriptor instead.
 func (*ReactionSummary) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{29}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReactionSummary) GetEmoji() string {
@@ -2691,7 +3038,7 @@ type Forked struct {
 
 func (x *Forked) Reset() {
 	*x = Forked{}
-	mi := &file_runnel_client_v1_client_proto_msgTypes[30]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +3050,7 @@ func (x *Forked) String() string {
 func (*Forked) ProtoMessage() {}
 
 func (x *Forked) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_client_v1_client_proto_msgTypes[30]
+	mi := &file_runnel_client_v1_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +3063,7 @@ func (x *Forked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forked.ProtoReflect.Descriptor instead.
 func (*Forked) Descriptor() ([]byte, []int) {
-	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{30}
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Forked) GetConversationId() string {
@@ -2795,7 +3142,7 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\bPosition\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
-	"\x04hash\x18\x03 \x01(\fR\x04hash\"\xd4\x02\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"\x86\x03\n" +
 	"\tConnected\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\tR\fconnectionId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12!\n" +
@@ -2805,7 +3152,47 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x0fmax_frame_bytes\x18\x06 \x01(\rR\rmaxFrameBytes\x12D\n" +
 	"\rconversations\x18\a \x03(\v2\x1e.runnel.client.v1.ConversationR\rconversations\x12\x12\n" +
 	"\x04more\x18\b \x01(\bR\x04more\x12\x14\n" +
-	"\x05level\x18\t \x01(\rR\x05level\"\x96\x02\n" +
+	"\x05level\x18\t \x01(\rR\x05level\x120\n" +
+	"\x06limits\x18\n" +
+	" \x01(\v2\x18.runnel.client.v1.LimitsR\x06limits\"\xd3\t\n" +
+	"\x06Limits\x12&\n" +
+	"\x0fmax_frame_bytes\x18\x01 \x01(\rR\rmaxFrameBytes\x12*\n" +
+	"\x11max_connect_bytes\x18\x02 \x01(\rR\x0fmaxConnectBytes\x12\x1d\n" +
+	"\n" +
+	"max_frames\x18\x03 \x01(\rR\tmaxFrames\x12*\n" +
+	"\x11max_open_requests\x18\x04 \x01(\rR\x0fmaxOpenRequests\x12&\n" +
+	"\x0fmax_token_bytes\x18\x05 \x01(\rR\rmaxTokenBytes\x121\n" +
+	"\x15max_client_name_bytes\x18\x06 \x01(\rR\x12maxClientNameBytes\x120\n" +
+	"\x14max_resume_positions\x18\a \x01(\rR\x12maxResumePositions\x12 \n" +
+	"\fmax_id_bytes\x18\b \x01(\rR\n" +
+	"maxIdBytes\x12\x1f\n" +
+	"\vmax_attempt\x18\t \x01(\rR\n" +
+	"maxAttempt\x12$\n" +
+	"\x0emax_text_bytes\x18\n" +
+	" \x01(\rR\fmaxTextBytes\x120\n" +
+	"\x14max_metadata_entries\x18\v \x01(\rR\x12maxMetadataEntries\x123\n" +
+	"\x16max_metadata_key_bytes\x18\f \x01(\rR\x13maxMetadataKeyBytes\x127\n" +
+	"\x18max_metadata_value_bytes\x18\r \x01(\rR\x15maxMetadataValueBytes\x12$\n" +
+	"\x0emax_name_bytes\x18\x0e \x01(\rR\fmaxNameBytes\x12\x1f\n" +
+	"\vmax_members\x18\x0f \x01(\rR\n" +
+	"maxMembers\x12-\n" +
+	"\x13max_members_per_add\x18\x10 \x01(\rR\x10maxMembersPerAdd\x12&\n" +
+	"\x0fmax_emoji_bytes\x18\x11 \x01(\rR\rmaxEmojiBytes\x123\n" +
+	"\x16max_reactions_per_user\x18\x12 \x01(\rR\x13maxReactionsPerUser\x12*\n" +
+	"\x11max_ack_positions\x18\x13 \x01(\rR\x0fmaxAckPositions\x12\x19\n" +
+	"\bmax_page\x18\x14 \x01(\rR\amaxPage\x12*\n" +
+	"\x11max_messages_page\x18\x15 \x01(\rR\x0fmaxMessagesPage\x127\n" +
+	"\x18max_connections_per_user\x18\x16 \x01(\rR\x15maxConnectionsPerUser\x12;\n" +
+	"\x1amax_conversations_per_user\x18\x17 \x01(\rR\x17maxConversationsPerUser\x125\n" +
+	"\n" +
+	"frame_rate\x18\x18 \x01(\v2\x16.runnel.client.v1.RateR\tframeRate\x129\n" +
+	"\fcommand_rate\x18\x19 \x01(\v2\x16.runnel.client.v1.RateR\vcommandRate\x123\n" +
+	"\tread_rate\x18\x1a \x01(\v2\x16.runnel.client.v1.RateR\breadRate\x121\n" +
+	"\badd_rate\x18\x1b \x01(\v2\x16.runnel.client.v1.RateR\aaddRate\";\n" +
+	"\x04Rate\x12\x1d\n" +
+	"\n" +
+	"per_minute\x18\x01 \x01(\rR\tperMinute\x12\x14\n" +
+	"\x05burst\x18\x02 \x01(\rR\x05burst\"\x96\x02\n" +
 	"\fConversation\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +
@@ -2952,7 +3339,7 @@ func file_runnel_client_v1_client_proto_rawDescGZIP() []byte {
 }
 
 var file_runnel_client_v1_client_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_runnel_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_runnel_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_runnel_client_v1_client_proto_goTypes = []any{
 	(Start)(0),                // 0: runnel.client.v1.Start
 	(*ClientFrame)(nil),       // 1: runnel.client.v1.ClientFrame
@@ -2960,93 +3347,100 @@ var file_runnel_client_v1_client_proto_goTypes = []any{
 	(*Connect)(nil),           // 3: runnel.client.v1.Connect
 	(*Position)(nil),          // 4: runnel.client.v1.Position
 	(*Connected)(nil),         // 5: runnel.client.v1.Connected
-	(*Conversation)(nil),      // 6: runnel.client.v1.Conversation
-	(*Refresh)(nil),           // 7: runnel.client.v1.Refresh
-	(*Refreshed)(nil),         // 8: runnel.client.v1.Refreshed
-	(*Submit)(nil),            // 9: runnel.client.v1.Submit
-	(*Accepted)(nil),          // 10: runnel.client.v1.Accepted
-	(*Read)(nil),              // 11: runnel.client.v1.Read
-	(*Page)(nil),              // 12: runnel.client.v1.Page
-	(*ListConversations)(nil), // 13: runnel.client.v1.ListConversations
-	(*Conversations)(nil),     // 14: runnel.client.v1.Conversations
-	(*ListMembers)(nil),       // 15: runnel.client.v1.ListMembers
-	(*Members)(nil),           // 16: runnel.client.v1.Members
-	(*Ack)(nil),               // 17: runnel.client.v1.Ack
-	(*AckPosition)(nil),       // 18: runnel.client.v1.AckPosition
-	(*Heartbeat)(nil),         // 19: runnel.client.v1.Heartbeat
-	(*Pong)(nil),              // 20: runnel.client.v1.Pong
-	(*TokenExpiring)(nil),     // 21: runnel.client.v1.TokenExpiring
-	(*GoAway)(nil),            // 22: runnel.client.v1.GoAway
-	(*Hidden)(nil),            // 23: runnel.client.v1.Hidden
-	(*Detached)(nil),          // 24: runnel.client.v1.Detached
-	(*Attached)(nil),          // 25: runnel.client.v1.Attached
-	(*Event)(nil),             // 26: runnel.client.v1.Event
-	(*ReadMessages)(nil),      // 27: runnel.client.v1.ReadMessages
-	(*Messages)(nil),          // 28: runnel.client.v1.Messages
-	(*MessageView)(nil),       // 29: runnel.client.v1.MessageView
-	(*ReactionSummary)(nil),   // 30: runnel.client.v1.ReactionSummary
-	(*Forked)(nil),            // 31: runnel.client.v1.Forked
-	(*v1.Error)(nil),          // 32: runnel.conversation.v1.Error
-	(*v1.Outcome)(nil),        // 33: runnel.conversation.v1.Outcome
-	(*v1.Receipt)(nil),        // 34: runnel.conversation.v1.Receipt
-	(v1.Kind)(0),              // 35: runnel.conversation.v1.Kind
-	(*v1.Cursor)(nil),         // 36: runnel.conversation.v1.Cursor
-	(*v1.Body)(nil),           // 37: runnel.conversation.v1.Body
-	(*v1.Range)(nil),          // 38: runnel.conversation.v1.Range
-	(v1.EventKind)(0),         // 39: runnel.conversation.v1.EventKind
-	(*v1.Message)(nil),        // 40: runnel.conversation.v1.Message
+	(*Limits)(nil),            // 6: runnel.client.v1.Limits
+	(*Rate)(nil),              // 7: runnel.client.v1.Rate
+	(*Conversation)(nil),      // 8: runnel.client.v1.Conversation
+	(*Refresh)(nil),           // 9: runnel.client.v1.Refresh
+	(*Refreshed)(nil),         // 10: runnel.client.v1.Refreshed
+	(*Submit)(nil),            // 11: runnel.client.v1.Submit
+	(*Accepted)(nil),          // 12: runnel.client.v1.Accepted
+	(*Read)(nil),              // 13: runnel.client.v1.Read
+	(*Page)(nil),              // 14: runnel.client.v1.Page
+	(*ListConversations)(nil), // 15: runnel.client.v1.ListConversations
+	(*Conversations)(nil),     // 16: runnel.client.v1.Conversations
+	(*ListMembers)(nil),       // 17: runnel.client.v1.ListMembers
+	(*Members)(nil),           // 18: runnel.client.v1.Members
+	(*Ack)(nil),               // 19: runnel.client.v1.Ack
+	(*AckPosition)(nil),       // 20: runnel.client.v1.AckPosition
+	(*Heartbeat)(nil),         // 21: runnel.client.v1.Heartbeat
+	(*Pong)(nil),              // 22: runnel.client.v1.Pong
+	(*TokenExpiring)(nil),     // 23: runnel.client.v1.TokenExpiring
+	(*GoAway)(nil),            // 24: runnel.client.v1.GoAway
+	(*Hidden)(nil),            // 25: runnel.client.v1.Hidden
+	(*Detached)(nil),          // 26: runnel.client.v1.Detached
+	(*Attached)(nil),          // 27: runnel.client.v1.Attached
+	(*Event)(nil),             // 28: runnel.client.v1.Event
+	(*ReadMessages)(nil),      // 29: runnel.client.v1.ReadMessages
+	(*Messages)(nil),          // 30: runnel.client.v1.Messages
+	(*MessageView)(nil),       // 31: runnel.client.v1.MessageView
+	(*ReactionSummary)(nil),   // 32: runnel.client.v1.ReactionSummary
+	(*Forked)(nil),            // 33: runnel.client.v1.Forked
+	(*v1.Error)(nil),          // 34: runnel.conversation.v1.Error
+	(*v1.Outcome)(nil),        // 35: runnel.conversation.v1.Outcome
+	(*v1.Receipt)(nil),        // 36: runnel.conversation.v1.Receipt
+	(v1.Kind)(0),              // 37: runnel.conversation.v1.Kind
+	(*v1.Cursor)(nil),         // 38: runnel.conversation.v1.Cursor
+	(*v1.Body)(nil),           // 39: runnel.conversation.v1.Body
+	(*v1.Range)(nil),          // 40: runnel.conversation.v1.Range
+	(v1.EventKind)(0),         // 41: runnel.conversation.v1.EventKind
+	(*v1.Message)(nil),        // 42: runnel.conversation.v1.Message
 }
 var file_runnel_client_v1_client_proto_depIdxs = []int32{
 	3,  // 0: runnel.client.v1.ClientFrame.connect:type_name -> runnel.client.v1.Connect
-	7,  // 1: runnel.client.v1.ClientFrame.refresh:type_name -> runnel.client.v1.Refresh
-	9,  // 2: runnel.client.v1.ClientFrame.submit:type_name -> runnel.client.v1.Submit
-	11, // 3: runnel.client.v1.ClientFrame.read:type_name -> runnel.client.v1.Read
-	13, // 4: runnel.client.v1.ClientFrame.list_conversations:type_name -> runnel.client.v1.ListConversations
-	15, // 5: runnel.client.v1.ClientFrame.list_members:type_name -> runnel.client.v1.ListMembers
-	17, // 6: runnel.client.v1.ClientFrame.ack:type_name -> runnel.client.v1.Ack
-	20, // 7: runnel.client.v1.ClientFrame.pong:type_name -> runnel.client.v1.Pong
-	27, // 8: runnel.client.v1.ClientFrame.read_messages:type_name -> runnel.client.v1.ReadMessages
-	32, // 9: runnel.client.v1.ServerFrame.error:type_name -> runnel.conversation.v1.Error
+	9,  // 1: runnel.client.v1.ClientFrame.refresh:type_name -> runnel.client.v1.Refresh
+	11, // 2: runnel.client.v1.ClientFrame.submit:type_name -> runnel.client.v1.Submit
+	13, // 3: runnel.client.v1.ClientFrame.read:type_name -> runnel.client.v1.Read
+	15, // 4: runnel.client.v1.ClientFrame.list_conversations:type_name -> runnel.client.v1.ListConversations
+	17, // 5: runnel.client.v1.ClientFrame.list_members:type_name -> runnel.client.v1.ListMembers
+	19, // 6: runnel.client.v1.ClientFrame.ack:type_name -> runnel.client.v1.Ack
+	22, // 7: runnel.client.v1.ClientFrame.pong:type_name -> runnel.client.v1.Pong
+	29, // 8: runnel.client.v1.ClientFrame.read_messages:type_name -> runnel.client.v1.ReadMessages
+	34, // 9: runnel.client.v1.ServerFrame.error:type_name -> runnel.conversation.v1.Error
 	5,  // 10: runnel.client.v1.ServerFrame.connected:type_name -> runnel.client.v1.Connected
-	8,  // 11: runnel.client.v1.ServerFrame.refreshed:type_name -> runnel.client.v1.Refreshed
-	33, // 12: runnel.client.v1.ServerFrame.outcome:type_name -> runnel.conversation.v1.Outcome
-	12, // 13: runnel.client.v1.ServerFrame.page:type_name -> runnel.client.v1.Page
-	14, // 14: runnel.client.v1.ServerFrame.conversations:type_name -> runnel.client.v1.Conversations
-	16, // 15: runnel.client.v1.ServerFrame.members:type_name -> runnel.client.v1.Members
-	26, // 16: runnel.client.v1.ServerFrame.event:type_name -> runnel.client.v1.Event
-	34, // 17: runnel.client.v1.ServerFrame.receipt:type_name -> runnel.conversation.v1.Receipt
-	10, // 18: runnel.client.v1.ServerFrame.accepted:type_name -> runnel.client.v1.Accepted
-	19, // 19: runnel.client.v1.ServerFrame.heartbeat:type_name -> runnel.client.v1.Heartbeat
-	21, // 20: runnel.client.v1.ServerFrame.token_expiring:type_name -> runnel.client.v1.TokenExpiring
-	22, // 21: runnel.client.v1.ServerFrame.go_away:type_name -> runnel.client.v1.GoAway
-	23, // 22: runnel.client.v1.ServerFrame.hidden:type_name -> runnel.client.v1.Hidden
-	24, // 23: runnel.client.v1.ServerFrame.detached:type_name -> runnel.client.v1.Detached
-	25, // 24: runnel.client.v1.ServerFrame.attached:type_name -> runnel.client.v1.Attached
-	31, // 25: runnel.client.v1.ServerFrame.forked:type_name -> runnel.client.v1.Forked
-	28, // 26: runnel.client.v1.ServerFrame.messages:type_name -> runnel.client.v1.Messages
+	10, // 11: runnel.client.v1.ServerFrame.refreshed:type_name -> runnel.client.v1.Refreshed
+	35, // 12: runnel.client.v1.ServerFrame.outcome:type_name -> runnel.conversation.v1.Outcome
+	14, // 13: runnel.client.v1.ServerFrame.page:type_name -> runnel.client.v1.Page
+	16, // 14: runnel.client.v1.ServerFrame.conversations:type_name -> runnel.client.v1.Conversations
+	18, // 15: runnel.client.v1.ServerFrame.members:type_name -> runnel.client.v1.Members
+	28, // 16: runnel.client.v1.ServerFrame.event:type_name -> runnel.client.v1.Event
+	36, // 17: runnel.client.v1.ServerFrame.receipt:type_name -> runnel.conversation.v1.Receipt
+	12, // 18: runnel.client.v1.ServerFrame.accepted:type_name -> runnel.client.v1.Accepted
+	21, // 19: runnel.client.v1.ServerFrame.heartbeat:type_name -> runnel.client.v1.Heartbeat
+	23, // 20: runnel.client.v1.ServerFrame.token_expiring:type_name -> runnel.client.v1.TokenExpiring
+	24, // 21: runnel.client.v1.ServerFrame.go_away:type_name -> runnel.client.v1.GoAway
+	25, // 22: runnel.client.v1.ServerFrame.hidden:type_name -> runnel.client.v1.Hidden
+	26, // 23: runnel.client.v1.ServerFrame.detached:type_name -> runnel.client.v1.Detached
+	27, // 24: runnel.client.v1.ServerFrame.attached:type_name -> runnel.client.v1.Attached
+	33, // 25: runnel.client.v1.ServerFrame.forked:type_name -> runnel.client.v1.Forked
+	30, // 26: runnel.client.v1.ServerFrame.messages:type_name -> runnel.client.v1.Messages
 	4,  // 27: runnel.client.v1.Connect.resume:type_name -> runnel.client.v1.Position
 	0,  // 28: runnel.client.v1.Connect.start:type_name -> runnel.client.v1.Start
-	6,  // 29: runnel.client.v1.Connected.conversations:type_name -> runnel.client.v1.Conversation
-	35, // 30: runnel.client.v1.Conversation.kind:type_name -> runnel.conversation.v1.Kind
-	36, // 31: runnel.client.v1.Conversation.cursor:type_name -> runnel.conversation.v1.Cursor
-	37, // 32: runnel.client.v1.Submit.body:type_name -> runnel.conversation.v1.Body
-	26, // 33: runnel.client.v1.Page.events:type_name -> runnel.client.v1.Event
-	38, // 34: runnel.client.v1.Page.hidden:type_name -> runnel.conversation.v1.Range
-	6,  // 35: runnel.client.v1.Conversations.conversations:type_name -> runnel.client.v1.Conversation
-	36, // 36: runnel.client.v1.Members.members:type_name -> runnel.conversation.v1.Cursor
-	18, // 37: runnel.client.v1.Ack.positions:type_name -> runnel.client.v1.AckPosition
-	4,  // 38: runnel.client.v1.Heartbeat.heads:type_name -> runnel.client.v1.Position
-	6,  // 39: runnel.client.v1.Attached.conversation:type_name -> runnel.client.v1.Conversation
-	39, // 40: runnel.client.v1.Event.kind:type_name -> runnel.conversation.v1.EventKind
-	37, // 41: runnel.client.v1.Event.body:type_name -> runnel.conversation.v1.Body
-	29, // 42: runnel.client.v1.Messages.messages:type_name -> runnel.client.v1.MessageView
-	40, // 43: runnel.client.v1.MessageView.message:type_name -> runnel.conversation.v1.Message
-	30, // 44: runnel.client.v1.MessageView.reactions:type_name -> runnel.client.v1.ReactionSummary
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	8,  // 29: runnel.client.v1.Connected.conversations:type_name -> runnel.client.v1.Conversation
+	6,  // 30: runnel.client.v1.Connected.limits:type_name -> runnel.client.v1.Limits
+	7,  // 31: runnel.client.v1.Limits.frame_rate:type_name -> runnel.client.v1.Rate
+	7,  // 32: runnel.client.v1.Limits.command_rate:type_name -> runnel.client.v1.Rate
+	7,  // 33: runnel.client.v1.Limits.read_rate:type_name -> runnel.client.v1.Rate
+	7,  // 34: runnel.client.v1.Limits.add_rate:type_name -> runnel.client.v1.Rate
+	37, // 35: runnel.client.v1.Conversation.kind:type_name -> runnel.conversation.v1.Kind
+	38, // 36: runnel.client.v1.Conversation.cursor:type_name -> runnel.conversation.v1.Cursor
+	39, // 37: runnel.client.v1.Submit.body:type_name -> runnel.conversation.v1.Body
+	28, // 38: runnel.client.v1.Page.events:type_name -> runnel.client.v1.Event
+	40, // 39: runnel.client.v1.Page.hidden:type_name -> runnel.conversation.v1.Range
+	8,  // 40: runnel.client.v1.Conversations.conversations:type_name -> runnel.client.v1.Conversation
+	38, // 41: runnel.client.v1.Members.members:type_name -> runnel.conversation.v1.Cursor
+	20, // 42: runnel.client.v1.Ack.positions:type_name -> runnel.client.v1.AckPosition
+	4,  // 43: runnel.client.v1.Heartbeat.heads:type_name -> runnel.client.v1.Position
+	8,  // 44: runnel.client.v1.Attached.conversation:type_name -> runnel.client.v1.Conversation
+	41, // 45: runnel.client.v1.Event.kind:type_name -> runnel.conversation.v1.EventKind
+	39, // 46: runnel.client.v1.Event.body:type_name -> runnel.conversation.v1.Body
+	31, // 47: runnel.client.v1.Messages.messages:type_name -> runnel.client.v1.MessageView
+	42, // 48: runnel.client.v1.MessageView.message:type_name -> runnel.conversation.v1.Message
+	32, // 49: runnel.client.v1.MessageView.reactions:type_name -> runnel.client.v1.ReactionSummary
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_runnel_client_v1_client_proto_init() }
@@ -3091,7 +3485,7 @@ func file_runnel_client_v1_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_client_v1_client_proto_rawDesc), len(file_runnel_client_v1_client_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
