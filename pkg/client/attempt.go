@@ -59,7 +59,7 @@ func (a *attempt) Refused(refusal *conversationv1.Error, outcome bool) (retry bo
 	return false
 }
 
-func (a *attempt) TooLarge() (retry bool) { return a.rejected() }
+func (a *attempt) OverLimit() (retry bool) { return a.rejected() }
 
 // rejected records that this gateway rejects the command. It returns true if an earlier copy may have been committed.
 func (a *attempt) rejected() (retry bool) {

@@ -48,11 +48,11 @@ func TestACommandIsRejectedForALimitedTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cause := errors.New("too large")
 		var a attempt
-		require.False(t, a.TooLarge(), "no copy was sent")
+		require.False(t, a.OverLimit(), "no copy was sent")
 		a.Unanswered()
-		require.True(t, a.TooLarge())
+		require.True(t, a.OverLimit())
 		time.Sleep(rejectedFor - time.Nanosecond)
-		require.True(t, a.TooLarge())
+		require.True(t, a.OverLimit())
 		require.NoError(t, a.Expired(cause))
 		time.Sleep(time.Nanosecond)
 		err := a.Expired(cause)

@@ -10,7 +10,6 @@ import (
 	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
-	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -127,7 +126,7 @@ func (c *Client) ReadBefore(ctx context.Context, conversationID string, before u
 }
 
 func (c *Client) read(ctx context.Context, read *clientv1.Read) (*Page, error) {
-	answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}})
+	answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("client: read: %w", err)
 	}
@@ -157,7 +156,7 @@ func (c *Client) ReadMessagesBefore(ctx context.Context, conversationID string, 
 }
 
 func (c *Client) readMessages(ctx context.Context, read *clientv1.ReadMessages) (*clientv1.Messages, error) {
-	answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ReadMessages{ReadMessages: read}})
+	answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ReadMessages{ReadMessages: read}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("client: read messages: %w", err)
 	}
@@ -172,8 +171,10 @@ func (c *Client) Conversations(ctx context.Context) iter.Seq2[*clientv1.Conversa
 	return func(yield func(*clientv1.Conversation, error) bool) {
 		after := ""
 		for {
-			list := &clientv1.ListConversations{After: after, Limit: protocol.MaxPage}
-			answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: list}})
+			list := &clientv1.ListConversations{After: after}
+			answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: list}}, func() {
+				list.Limit = c.session.limits.GetMaxPage()
+			})
 			if err != nil {
 				yield(nil, fmt.Errorf("client: list conversations: %w", err))
 				return
@@ -197,8 +198,10 @@ func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*
 	return func(yield func(*conversationv1.Cursor, error) bool) {
 		after := ""
 		for {
-			list := &clientv1.ListMembers{ConversationId: conversationID, After: after, Limit: protocol.MaxPage}
-			answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListMembers{ListMembers: list}})
+			list := &clientv1.ListMembers{ConversationId: conversationID, After: after}
+			answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListMembers{ListMembers: list}}, func() {
+				list.Limit = c.session.limits.GetMaxPage()
+			})
 			if err != nil {
 				yield(nil, fmt.Errorf("client: list members: %w", err))
 				return
@@ -217,12 +220,13 @@ func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*
 	}
 }
 
-// call sends a request and waits for the answer.
-func (s *session) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.ServerFrame, error) {
+// call sends a request and waits for the answer. prepare, if it is not nil, brings the frame up to date each time before it is sent;
+// it is called under the lock.
+func (s *session) call(ctx context.Context, f *clientv1.ClientFrame, prepare func()) (*clientv1.ServerFrame, error) {
 	var answer *clientv1.ServerFrame
 	var failure error
 	done := make(chan struct{})
-	r := &request.Request{Frame: f, Done: func(f *clientv1.ServerFrame, err error) {
+	r := &request.Request{Frame: f, Prepare: prepare, Done: func(f *clientv1.ServerFrame, err error) {
 		answer, failure = f, err
 		close(done)
 	}}

@@ -28,9 +28,10 @@ type outboxFixture struct {
 func newOutboxFixture(limit int) *outboxFixture {
 	f := &outboxFixture{}
 	requests := request.NewQueue(request.Config{
-		Codec: frame.Proto, Timeout: time.Hour, Backoff: func(int) time.Duration { return time.Second }, Refused: refusalOf, Wake: func() {},
+		Codec: frame.Proto, Timeout: time.Hour, Backoff: func(int) time.Duration { return time.Second }, Refused: refusalOf,
+		Check: func(*clientv1.ClientFrame) error { return nil }, Wake: func() {},
 	})
-	requests.Connect(0, 1)
+	requests.Connect(request.Limits{}, 1)
 	f.outbox = newOutbox(limit, requests, nil, func(ticket *Ticket) { f.accepted = append(f.accepted, ticket.CommandID) })
 	return f
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
@@ -35,6 +36,8 @@ type session struct {
 	refreshing bool
 	connects   uint64
 
+	// limits are those of the present or latest connection; those of the protocol before the first one.
+	limits   *clientv1.Limits
 	requests *request.Queue
 	outbox   *outbox
 	inbox    *inbox.Inbox
@@ -45,15 +48,16 @@ func newSession(cfg *Config) *session {
 	if cfg.TracerProvider != nil {
 		tracer = cfg.TracerProvider.Tracer(scopeName)
 	}
-	s := &session{cfg: cfg, connected: make(chan struct{})}
+	s := &session{cfg: cfg, connected: make(chan struct{}), limits: protocol.NewLimits()}
 	s.callbacks = newCallbacks(cfg, tracer, s.handed)
 	s.requests = request.NewQueue(request.Config{
 		Codec: cfg.Codec, Timeout: cfg.RequestTimeout, Backoff: cfg.Backoff.wait, Refused: refusalOf, Wake: s.wakeLocked,
+		Check: func(f *clientv1.ClientFrame) error { return checkLimits(s.limits, f) },
 	})
 	s.outbox = newOutbox(cfg.MaxOutbox, s.requests, tracer, s.callbacks.accepted)
 	s.inbox = inbox.New(inbox.Config{
 		Start: cfg.Start, Checker: stream.NewChecker(cfg.Codec, cfg.SkipVerify), AckDelay: cfg.AckDelay, Backoff: cfg.Backoff.wait,
-		Log: cfg.Log, Program: s.callbacks, Server: server{s.requests}, Commands: &s.outbox.committed,
+		Log: cfg.Log, Program: s.callbacks, Server: server{s.requests, func() *clientv1.Limits { return s.limits }}, Commands: &s.outbox.committed,
 		Forked: s.forkedLocked, Reconnect: s.reconnectLocked, Wake: s.wakeLocked,
 	})
 	return s
@@ -150,8 +154,13 @@ func (s *session) Connected(l *link.Link, f *clientv1.ServerFrame) error {
 	s.userID = connected.GetUserId()
 	s.connects++
 	s.becomeLocked(Connected)
-	s.inbox.Connected(connected)
-	s.requests.Connect(int(connected.GetMaxFrameBytes()), link.ConnectID)
+	s.limits = limitsOf(connected)
+	s.inbox.Connected(connected, inbox.Limits{
+		ResumePositions: int(s.limits.GetMaxResumePositions()), AckPositions: int(s.limits.GetMaxAckPositions()), Page: s.limits.GetMaxPage(),
+	})
+	s.requests.Connect(request.Limits{
+		FrameBytes: int(s.limits.GetMaxFrameBytes()), OpenRequests: int(s.limits.GetMaxOpenRequests()),
+	}, link.ConnectID)
 	s.cfg.Log.Info("connected to a gateway", "connection_id", connected.GetConnectionId(), "user_id", s.userID)
 	return nil
 }
@@ -194,8 +203,9 @@ func (s *session) Receive(f *clientv1.ServerFrame, at time.Time) error {
 func (s *session) Append(l *link.Link, message []byte, frames int) (_ []byte, due time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	closing := l.Closing() // read under the lock: a Fail that was called under this lock takes effect here
-	if due = s.inbox.AckDue(); !due.IsZero() && (closing || !time.Now().Before(due)) {
+	frames += int(s.limits.GetMaxFrames()) - protocol.MaxFrames // the link counts from the limit of the protocol
+	closing := l.Closing()                                      // read under the lock: a Fail that was called under this lock takes effect here
+	if due = s.inbox.AckDue(); !due.IsZero() && frames > 0 && (closing || !time.Now().Before(due)) {
 		ack := &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: s.inbox.TakeAck()}}
 		message = frame.AppendClient(message, s.cfg.Codec, ack)
 		frames--

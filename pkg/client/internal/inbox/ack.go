@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// Maximum number of positions in one acknowledgement. It is below protocol.MaxAckPositions, for gateways that accept
-	// only small frames.
+	// Maximum number of positions in one acknowledgement, if the gateway allows as many. It is below
+	// protocol.MaxAckPositions, for gateways that accept only small frames.
 	maxPositions = 200
 	// Number of events at which an acknowledgement is sent without further delay.
 	ackAtOnce = 64
@@ -58,9 +58,9 @@ func (a *acks) remind(delay time.Duration) {
 	}
 }
 
-// take returns the next acknowledgement.
-func (a *acks) take() *clientv1.Ack {
-	n := min(len(a.waiting), maxPositions)
+// take returns the next acknowledgement, with at most that many positions.
+func (a *acks) take(most int) *clientv1.Ack {
+	n := min(len(a.waiting), most)
 	ack := &clientv1.Ack{Positions: make([]*clientv1.AckPosition, 0, n)}
 	for _, conv := range a.waiting[:n] {
 		conv.unacked = false
@@ -88,7 +88,7 @@ func (in *Inbox) AckDue() time.Time { return in.env.acks.due }
 // TakeAck returns the next acknowledgement. If more conversations are to be acknowledged, AckDue stays unchanged.
 func (in *Inbox) TakeAck() *clientv1.Ack {
 	in.env.stats.Acks++
-	return in.env.acks.take()
+	return in.env.acks.take(min(maxPositions, in.env.limits.AckPositions))
 }
 
 // MarkRead records that the user has read a conversation up to seq. The position is sent with the next acknowledgement,

@@ -23,9 +23,17 @@ type connection struct {
 	reconnect bool
 }
 
-// Connected handles the gateway's answer to connect.
-func (in *Inbox) Connected(connected *clientv1.Connected) {
-	in.env.connection, in.attempt = in.attempt, nil
+// Limits are the limits of a gateway that the inbox keeps.
+type Limits struct {
+	// ResumePositions and AckPositions are the numbers of positions in Connect.resume and in Ack.
+	ResumePositions, AckPositions int
+	// Page is the highest limit of a read.
+	Page uint32
+}
+
+// Connected handles the gateway's answer to connect. The limits hold until the next call.
+func (in *Inbox) Connected(connected *clientv1.Connected, limits Limits) {
+	in.env.connection, in.attempt, in.env.limits = in.attempt, nil, limits
 	in.env.acks.start(in.env.AckDelay, in.env.Wake)
 	for _, info := range connected.GetConversations() {
 		in.receiveConversation(info, fromConnected)

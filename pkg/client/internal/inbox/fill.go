@@ -46,7 +46,7 @@ func (conv *Conversation) readPage(failures int) {
 	conv.filling = reading
 	conv.env.fills.running++
 	page := PageRead{
-		ConversationID: conv.ID(), Limit: fillPage,
+		ConversationID: conv.ID(), Limit: min(fillPage, conv.env.limits.Page),
 		After: conv.Last, // computed when the request is sent: pushed events may have closed the gap by then
 		Done: func(page *clientv1.Page, err error) {
 			conv.filling = idle

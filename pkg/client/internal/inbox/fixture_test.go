@@ -16,6 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client/internal/logtest"
 	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -148,7 +149,14 @@ func (f *fixture) connect(connected *clientv1.Connected) (clientv1.Start, []*cli
 	return start, positions
 }
 
-// started returns a connected inbox that begins with the first event of a log. The program knows the conversation.
+// Connected is the answer of a gateway with the limits of the protocol.
+func (f *fixture) Connected(connected *clientv1.Connected) {
+	f.Inbox.Connected(connected, inbox.Limits{
+		ResumePositions: protocol.MaxResumePositions, AckPositions: protocol.MaxAckPositions, Page: protocol.MaxPage,
+	})
+}
+
+// started returns an inbox that is connected and begins with the first event of a log; the program knows of it.
 func started(t *testing.T, log *logtest.Log) *fixture {
 	t.Helper()
 	f := newFixture(clientv1.Start_START_FIRST)

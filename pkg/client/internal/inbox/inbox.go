@@ -102,6 +102,8 @@ type env struct {
 
 	// connection is the present connection; nil if there is none.
 	connection *connection
+	// limits are those of the present or latest gateway. Before the first connection they are those of the protocol.
+	limits Limits
 	// fills are the conversations whose pages are read. searches are the conversations that are searched for a fork.
 	fills, searches turns
 	// catchingUp contains the conversations whose backlog may still arrive.
@@ -122,7 +124,7 @@ type Stats struct {
 func New(cfg Config) *Inbox {
 	in := &Inbox{conversations: map[string]*Conversation{}}
 	in.env = &env{
-		Config: cfg, catchingUp: map[*Conversation]catchUp{},
+		Config: cfg, limits: Limits{protocol.MaxResumePositions, protocol.MaxAckPositions, protocol.MaxPage}, catchingUp: map[*Conversation]catchUp{},
 		forget: func(conv *Conversation) {
 			delete(in.conversations, conv.ID())
 			in.reconnectForUnnamed()

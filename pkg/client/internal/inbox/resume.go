@@ -8,7 +8,8 @@ import (
 // Connecting begins an attempt to connect. It returns the content of the connect frame: the starting point of unknown
 // conversations, and the positions from which the known ones continue.
 //
-// A connect frame has room for protocol.MaxResumePositions conversations. If the client has more, the connection is
+// A connect frame has room for protocol.MaxResumePositions conversations, or for fewer if the latest gateway has a lower
+// limit. It never has more: the limit of the next gateway is not known yet. If the client has more, the connection is
 // crowded. Then the gateway pushes the conversations not named in the frame from their heads, and the client reads the
 // missing events of each once the gateway has listed it. The gateway does not mention a conversation that is not named
 // and that the user has left; reconnectForUnnamed handles these.
@@ -19,12 +20,13 @@ func (in *Inbox) Connecting() (start clientv1.Start, positions []*clientv1.Posit
 		next.start = clientv1.Start_START_FIRST
 	}
 	start = next.start
+	room := min(in.env.limits.ResumePositions, protocol.MaxResumePositions)
 	for _, first := range []bool{true, false} {
 		for _, conv := range in.conversations {
 			if conv.nameFirst != first {
 				continue
 			}
-			if conv.followed = len(positions) < protocol.MaxResumePositions; !conv.followed {
+			if conv.followed = len(positions) < room; !conv.followed {
 				next.crowded, start = true, clientv1.Start_START_HEAD
 				continue
 			}

@@ -15,27 +15,38 @@ type Config struct {
 	Timeout time.Duration
 	// Backoff returns how long to wait after this many consecutive failures, counted from 0.
 	Backoff func(failures int) time.Duration
+	// Check returns an error if a request exceeds a limit of the gateway. Such a request is not sent.
+	Check func(f *clientv1.ClientFrame) error
 	// Refused returns the error of a final refusal.
 	Refused func(answer *clientv1.ServerFrame, refusal *conversationv1.Error) error
 	// Wake is called when there is something to send, or when Due becomes earlier.
 	Wake func()
 }
 
+// Limits are the limits of the gateway that the queue keeps.
+type Limits struct {
+	// FrameBytes is the size of the largest message, OpenRequests the number of requests other than submits that wait for their
+	// answer; 0 if the limit is not known.
+	FrameBytes, OpenRequests int
+}
+
 // Queue holds the unfinished requests of a client. It is not safe for concurrent use: the caller's lock guards it. Callbacks
 // (Done, Prepare, Policy) are called under that lock.
 type Queue struct {
 	cfg Config
-	// pending are all unfinished requests. ready are the requests to be sent next; some of them may have finished
-	// meanwhile.
-	pending map[*Request]struct{}
-	ready   []*Request
-	// maxFrame is the largest frame that the gateway accepts, 0 if it is not known.
-	maxFrame int
+	// pending are all unfinished requests. submits and ready are the requests to be sent next: submits, and all others.
+	// Some of them may have finished meanwhile.
+	pending        map[*Request]struct{}
+	ready, submits []*Request
+	lastTurn       uint64
 
 	// The remaining fields belong to the present connection. open are the open requests by their id on it; nil without a
 	// connection.
 	open   map[uint64]*Request
-	lastID uint64
+	limits Limits
+	// counted is the number of open requests that are not submits.
+	counted int
+	lastID  uint64
 	// due is when the next request times out or becomes ready; zero if no request does.
 	due time.Time
 
@@ -72,9 +83,7 @@ func (q *Queue) Finish(r *Request, answer *clientv1.ServerFrame, err error) {
 		return
 	}
 	delete(q.pending, r)
-	if r.state == open {
-		delete(q.open, r.Frame.GetId())
-	}
+	q.closed(r)
 	r.state = waiting
 	r.Done(answer, err)
 }
@@ -84,13 +93,13 @@ func (q *Queue) FailAll(err error) {
 	for r := range q.pending {
 		q.Finish(r, nil, err)
 	}
-	q.ready = nil
+	q.ready, q.submits = nil, nil
 }
 
 // Connect begins a connection: requests that were unanswered on the previous connection are sent again. Request ids
 // continue after lastID.
-func (q *Queue) Connect(maxFrame int, lastID uint64) {
-	q.maxFrame, q.lastID, q.open, q.due = maxFrame, lastID, map[uint64]*Request{}, time.Time{}
+func (q *Queue) Connect(limits Limits, lastID uint64) {
+	q.limits, q.lastID, q.open, q.counted, q.due = limits, lastID, map[uint64]*Request{}, 0, time.Time{}
 	now := time.Now()
 	for r := range q.pending {
 		switch {
@@ -106,7 +115,7 @@ func (q *Queue) Connect(maxFrame int, lastID uint64) {
 
 // Disconnect ends a connection, and the requests that are limited to it (OneConnection).
 func (q *Queue) Disconnect() {
-	q.open, q.due = nil, time.Time{}
+	q.open, q.counted, q.due = nil, 0, time.Time{}
 	for r := range q.pending {
 		if r.OneConnection {
 			q.Finish(r, nil, ErrConnectionLost)
@@ -127,7 +136,7 @@ func (q *Queue) Answer(f *clientv1.ServerFrame) {
 	if r == nil {
 		return
 	}
-	delete(q.open, f.GetId())
+	q.closed(r)
 	r.state = waiting
 	refusal := f.GetError()
 	if refusal == nil {
@@ -171,6 +180,30 @@ func (q *Queue) wait(r *Request, refusal *conversationv1.Error) time.Duration {
 	}
 }
 
+// next returns the list whose first request is to be sent next. It returns nil if the gateway accepts no request now.
+// Requests are sent in the order in which they became ready. If the gateway's limit of open requests is reached, submits
+// overtake the requests that must wait.
+func (q *Queue) next() *[]*Request {
+	for _, list := range []*[]*Request{&q.ready, &q.submits} {
+		for len(*list) > 0 && (*list)[0].state != ready { // the request ended while it was in this list
+			*list = (*list)[1:]
+		}
+		if len(*list) == 0 {
+			*list = nil
+		}
+	}
+	switch full := q.limits.OpenRequests > 0 && q.counted >= q.limits.OpenRequests; {
+	case len(q.submits) == 0 && (len(q.ready) == 0 || full):
+		return nil
+	case len(q.ready) == 0 || full:
+		return &q.submits
+	case len(q.submits) == 0 || q.ready[0].turn < q.submits[0].turn:
+		return &q.ready
+	default:
+		return &q.submits
+	}
+}
+
 // Append appends requests to buf for one message: at most frames requests, and no more bytes than the gateway accepts.
 // First it makes due requests ready.
 func (q *Queue) Append(buf []byte, frames int) []byte {
@@ -180,43 +213,63 @@ func (q *Queue) Append(buf []byte, frames int) []byte {
 	if !q.due.IsZero() && !time.Now().Before(q.due) {
 		q.makeDueReady()
 	}
-	for len(q.ready) > 0 && frames > 0 {
-		r := q.ready[0]
-		if r.state != ready {
-			// The request ended while it was in the list ready.
-			q.ready = q.ready[1:]
-			continue
+	for frames > 0 {
+		list := q.next()
+		if list == nil {
+			break
 		}
+		r := (*list)[0]
 		if r.Prepare != nil {
 			r.Prepare()
+		}
+		if err := q.cfg.Check(r.Frame); err != nil {
+			*list = (*list)[1:]
+			q.overLimit(r, err)
+			continue
 		}
 		q.lastID++
 		r.Frame.Id = q.lastID
 		before := len(buf)
 		buf = frame.AppendClient(buf, q.cfg.Codec, r.Frame)
-		switch size := len(buf) - before; {
-		case q.maxFrame > 0 && size > q.maxFrame:
+		switch size, most := len(buf)-before, q.limits.FrameBytes; {
+		case most > 0 && size > most:
 			buf = buf[:before]
-			q.ready = q.ready[1:]
-			if r.tooLarge() {
-				r.tries++
-				q.retryLater(r, q.cfg.Backoff(r.tries-1), ErrTooLarge)
-			} else {
-				q.Finish(r, nil, ErrTooLarge)
-			}
+			*list = (*list)[1:]
+			q.overLimit(r, ErrTooLarge)
 			continue
-		case q.maxFrame > 0 && before > 0 && len(buf) > q.maxFrame:
+		case most > 0 && before > 0 && len(buf) > most:
 			// The request goes into the next message.
 			return buf[:before]
 		}
-		q.ready = q.ready[1:]
+		*list = (*list)[1:]
 		q.makeOpen(r)
 		frames--
 	}
-	if len(q.ready) == 0 {
-		q.ready = nil
-	}
 	return buf
+}
+
+// overLimit ends a request that breaks a limit of this gateway, unless its policy retries it.
+func (q *Queue) overLimit(r *Request, err error) {
+	if !r.overLimit() {
+		q.Finish(r, nil, err)
+		return
+	}
+	r.tries++
+	q.retryLater(r, q.cfg.Backoff(r.tries-1), err)
+}
+
+// closed removes a request from the open ones. If others waited for its place, the writer is woken.
+func (q *Queue) closed(r *Request) {
+	if r.state != open || q.open[r.Frame.GetId()] != r {
+		return
+	}
+	delete(q.open, r.Frame.GetId())
+	if !r.counted() {
+		return
+	}
+	if q.counted--; len(q.ready) > 0 {
+		q.cfg.Wake()
+	}
 }
 
 // makeDueReady makes due requests ready.
@@ -231,7 +284,7 @@ func (q *Queue) makeDueReady() {
 		default:
 			if r.state == open {
 				q.Timeouts++
-				delete(q.open, r.Frame.GetId())
+				q.closed(r)
 			}
 			q.makeReady(r)
 		}
@@ -254,8 +307,13 @@ func (q *Queue) makeReady(r *Request) {
 	if r.state == open && r.Policy != nil {
 		r.Policy.Unanswered()
 	}
-	r.state = ready
-	q.ready = append(q.ready, r)
+	q.lastTurn++
+	r.state, r.turn = ready, q.lastTurn
+	if r.counted() {
+		q.ready = append(q.ready, r)
+	} else {
+		q.submits = append(q.submits, r)
+	}
 	q.cfg.Wake()
 }
 
@@ -274,6 +332,9 @@ func (q *Queue) makeOpen(r *Request) {
 	}
 	r.state, r.due = open, time.Now().Add(q.cfg.Timeout)
 	q.open[r.Frame.GetId()] = r
+	if r.counted() {
+		q.counted++
+	}
 	q.remind(r.due)
 }
 

@@ -28,6 +28,8 @@ type fixture struct {
 	*request.Queue
 
 	woken int
+	// check is the error of requests that break a limit; nil if none do.
+	check func(f *clientv1.ClientFrame) error
 }
 
 func newFixture() *fixture {
@@ -37,8 +39,19 @@ func newFixture() *fixture {
 		Backoff: func(failures int) time.Duration { return time.Duration(failures+1) * time.Second },
 		Refused: func(*clientv1.ServerFrame, *conversationv1.Error) error { return errRefused },
 		Wake:    func() { f.woken++ },
+		Check: func(r *clientv1.ClientFrame) error {
+			if f.check == nil {
+				return nil
+			}
+			return f.check(r)
+		},
 	})
 	return f
+}
+
+// connect begins a connection to a gateway that accepts messages of that size; 0 for any.
+func (f *fixture) connect(frameBytes int, lastID uint64) {
+	f.Connect(request.Limits{FrameBytes: frameBytes}, lastID)
 }
 
 // sent returns the frames of the next message.
@@ -112,7 +125,7 @@ func (p *fakePolicy) Refused(_ *conversationv1.Error, outcome bool) bool {
 	return p.retry
 }
 
-func (p *fakePolicy) TooLarge() bool {
+func (p *fakePolicy) OverLimit() bool {
 	p.called("too large")
 	return p.tooLarge
 }
@@ -127,7 +140,7 @@ func TestARequestIsAnsweredOnce(t *testing.T) {
 	r, end := newRequest("")
 	f.Ask(r)
 	require.Empty(t, f.sent(t), "nothing is sent without a connection")
-	f.Connect(0, firstID-1)
+	f.connect(0, firstID-1)
 	require.False(t, r.WasSent())
 	id := f.sentOne(t)
 	require.EqualValues(t, firstID, id)
@@ -146,7 +159,7 @@ func TestARequestIsAnsweredOnce(t *testing.T) {
 
 func TestARequestThatEndsBeforeItIsSentIsNotSent(t *testing.T) {
 	f := newFixture()
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	r, end := newRequest("")
 	f.Ask(r)
 	f.Finish(r, nil, errRefused)
@@ -157,7 +170,7 @@ func TestARequestThatEndsBeforeItIsSentIsNotSent(t *testing.T) {
 
 func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 	f := newFixture()
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	kept, keptEnd := newRequest("kept")
 	policy := &fakePolicy{}
 	kept.Policy = policy
@@ -172,7 +185,7 @@ func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 	require.True(t, f.Due().IsZero())
 	require.Empty(t, f.sent(t))
 
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	id := f.sentOne(t)
 	require.Equal(t, []string{"sent", "unanswered", "sent again"}, policy.calls)
 	require.EqualValues(t, 1, f.Retries)
@@ -183,13 +196,13 @@ func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 // An id of an earlier connection may belong to another request on this connection.
 func TestTheEndOfAnOldRequestDoesNotLoseTheAnswerToANewOne(t *testing.T) {
 	f := newFixture()
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	old, _ := newRequest("old")
 	f.Ask(old)
 	oldID := f.sentOne(t)
 	f.Answer(refusal(oldID, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, time.Hour))
 	f.Disconnect()
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	recent, recentEnd := newRequest("recent")
 	f.Ask(recent)
 	require.Equal(t, oldID, f.sentOne(t))
@@ -201,7 +214,7 @@ func TestTheEndOfAnOldRequestDoesNotLoseTheAnswerToANewOne(t *testing.T) {
 func TestATimeoutSendsARequestAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.Connect(0, 1)
+		f.connect(0, 1)
 		r, end := newRequest("")
 		policy := &fakePolicy{}
 		r.Policy = policy
@@ -225,7 +238,7 @@ func TestATimeoutSendsARequestAgain(t *testing.T) {
 func TestATemporaryErrorWaitsLongerAndLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.Connect(0, 1)
+		f.connect(0, 1)
 		r, end := newRequest("")
 		f.Ask(r)
 		for try := range 3 {
@@ -238,7 +251,7 @@ func TestATemporaryErrorWaitsLongerAndLonger(t *testing.T) {
 		// The server may ask for a longer wait, which a new connection does not shorten.
 		f.Answer(refusal(f.sentOne(t), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, time.Minute))
 		f.Disconnect()
-		f.Connect(0, 1)
+		f.connect(0, 1)
 		require.Equal(t, time.Now().Add(time.Minute), f.Due())
 		time.Sleep(time.Minute - time.Nanosecond)
 		require.Empty(t, f.sent(t))
@@ -251,7 +264,7 @@ func TestATemporaryErrorWaitsLongerAndLonger(t *testing.T) {
 
 func TestAnyOtherErrorIsFinal(t *testing.T) {
 	f := newFixture()
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	r, end := newRequest("")
 	f.Ask(r)
 	id := f.sentOne(t)
@@ -264,7 +277,7 @@ func TestAnyOtherErrorIsFinal(t *testing.T) {
 func TestAPolicyDecidesWhatOnlyItKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.Connect(0, 1)
+		f.connect(0, 1)
 		r, end := newRequest("")
 		policy := &fakePolicy{retry: true}
 		r.Policy = policy
@@ -295,7 +308,7 @@ func TestAPolicyDecidesWhatOnlyItKnows(t *testing.T) {
 func TestARequestThatIsTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.Connect(50, 1)
+		f.connect(50, 1)
 		large, largeEnd := newRequest(strings.Repeat("x", 100))
 		small, smallEnd := newRequest("")
 		f.Ask(large)
@@ -313,7 +326,7 @@ func TestARequestThatIsTooLarge(t *testing.T) {
 		require.Empty(t, f.sent(t))
 		require.Zero(t, againEnd.ended)
 		f.Disconnect()
-		f.Connect(500, 1)
+		f.connect(500, 1)
 		time.Sleep(time.Second)
 		f.Answer(answer(f.sentOne(t)))
 		require.NoError(t, againEnd.err)
@@ -323,14 +336,14 @@ func TestARequestThatIsTooLarge(t *testing.T) {
 
 func TestAMessageHasNoMoreThanTheGatewayTakes(t *testing.T) {
 	f := newFixture()
-	f.Connect(100, 1)
+	f.connect(100, 1)
 	for range 3 {
 		r, _ := newRequest(strings.Repeat("x", 40))
 		f.Ask(r)
 	}
 	require.Len(t, f.sent(t), 2, "three do not fit into 100 bytes")
 	require.Len(t, f.sent(t), 1)
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	require.NotEmpty(t, f.Append(nil, 2))
 	require.Len(t, f.sent(t), 1, "two went in a message of at most two")
 }
@@ -339,7 +352,7 @@ func TestTheLargestFrameIsSent(t *testing.T) {
 	// send sends two equal requests to a gateway that accepts frames of at most maxFrame bytes.
 	send := func(maxFrame int) (message []byte, first *result) {
 		f := newFixture()
-		f.Connect(maxFrame, 1)
+		f.connect(maxFrame, 1)
 		one, first := newRequest("same")
 		two, _ := newRequest("same")
 		f.Ask(one)
@@ -370,7 +383,7 @@ func TestWithoutAConnectionNothingIsDue(t *testing.T) {
 func TestARequestMayWaitFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.Connect(0, 1)
+		f.connect(0, 1)
 		woken := f.woken
 		late, _ := newRequest("late")
 		soon, _ := newRequest("soon")
@@ -388,7 +401,7 @@ func TestARequestMayWaitFirst(t *testing.T) {
 
 func TestFailAllEndsEverything(t *testing.T) {
 	f := newFixture()
-	f.Connect(0, 1)
+	f.connect(0, 1)
 	sent, sentEnd := newRequest("")
 	f.Ask(sent)
 	f.sentOne(t)
@@ -425,7 +438,7 @@ func TestWaitsAfterRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture()
-				f.Connect(0, firstID-1)
+				f.connect(0, firstID-1)
 				r, end := newRequest("")
 				f.Ask(r)
 				id, wait := f.sentOne(t), time.Duration(0)

@@ -42,6 +42,8 @@ type Request struct {
 	Policy Policy
 
 	state state
+	// turn is the request's place among those that are ready.
+	turn uint64
 	// due is when an open request times out, or when a waiting request becomes ready.
 	due   time.Time
 	tries int
@@ -59,8 +61,9 @@ type Policy interface {
 	// it is an error of the gateway itself. If Refused returns true, the request is retried although the error is not
 	// temporary.
 	Refused(refusal *conversationv1.Error, outcome bool) (retry bool)
-	// TooLarge is called when the request is larger than this gateway accepts. If it returns true, the request is retried later.
-	TooLarge() (retry bool)
+	// OverLimit is called when the request breaks a limit of this gateway, so that it is not sent. If it returns true, the request is
+	// retried later.
+	OverLimit() (retry bool)
 	// Expired is called before the request waits for its next try. An error ends the request instead.
 	Expired(cause error) error
 }
@@ -82,7 +85,10 @@ func (r *Request) refused(refusal *conversationv1.Error, outcome bool) (retry bo
 	return retry || Temporary(refusal.GetCode())
 }
 
-func (r *Request) tooLarge() (retry bool) { return r.Policy != nil && r.Policy.TooLarge() }
+func (r *Request) overLimit() (retry bool) { return r.Policy != nil && r.Policy.OverLimit() }
+
+// counted reports whether the request counts as an open one for the gateway: all but submits do.
+func (r *Request) counted() bool { return r.Frame.GetSubmit() == nil }
 
 func (r *Request) expired(cause error) error {
 	if r.Policy == nil {

@@ -1,0 +1,97 @@
+package client
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/runnelhq/runnel/pkg/protocol"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Limits returns the limits of the gateway that the client is or was connected to; before the first connection, and for limits
+// that an older gateway does not name, those of the protocol. A request that breaks one is not sent: it ends with the
+// *RefusedError that the gateway would answer. The rates and the numbers of connections, conversations, members and reactions are
+// for the program to know: the gateway and the conversation decide them. The result is a copy.
+func (c *Client) Limits() *clientv1.Limits {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return proto.CloneOf(c.session.limits)
+}
+
+// limitsOf returns the limits in force on a connection.
+func limitsOf(connected *clientv1.Connected) *clientv1.Limits {
+	limits := protocol.NewLimits()
+	if given := connected.GetMaxFrameBytes(); given > 0 {
+		limits.MaxFrameBytes = given
+	}
+	proto.Merge(limits, connected.GetLimits()) // a limit of 0 is not set
+	return limits
+}
+
+// checkLimits returns the error of a request that breaks a limit of the gateway. The limits of a member's rights and of a
+// conversation are not checked: only the conversation knows its state.
+func checkLimits(limits *clientv1.Limits, f *clientv1.ClientFrame) error {
+	switch r := f.GetRequest().(type) {
+	case *clientv1.ClientFrame_Submit:
+		return checkBody(limits, r.Submit)
+	case *clientv1.ClientFrame_Read:
+		return above("read.limit", "", r.Read.GetLimit(), limits.GetMaxPage())
+	case *clientv1.ClientFrame_ReadMessages:
+		return above("read_messages.limit", "", r.ReadMessages.GetLimit(), limits.GetMaxMessagesPage())
+	}
+	return nil
+}
+
+func checkBody(limits *clientv1.Limits, submit *clientv1.Submit) error {
+	if err := above("submit.attempt", "; choose a new command id", submit.GetAttempt(), limits.GetMaxAttempt()); err != nil {
+		return err
+	}
+	switch action := submit.GetBody().GetAction().(type) {
+	case *conversationv1.Body_Message:
+		return checkContent(limits, "submit.body.message", action.Message.GetText(), action.Message.GetMetadata())
+	case *conversationv1.Body_Edit:
+		return checkContent(limits, "submit.body.edit", action.Edit.GetText(), action.Edit.GetMetadata())
+	case *conversationv1.Body_Create:
+		if err := above("submit.body.create.members", " entries", len(action.Create.GetMembers()), limits.GetMaxMembers()-1); err != nil {
+			return err
+		}
+		return above("submit.body.create.name", " bytes", len(action.Create.GetName()), limits.GetMaxNameBytes())
+	case *conversationv1.Body_AddMembers:
+		return above("submit.body.add_members.members", " entries", len(action.AddMembers.GetMembers()), limits.GetMaxMembersPerAdd())
+	case *conversationv1.Body_Rename:
+		return above("submit.body.rename.name", " bytes", len(action.Rename.GetName()), limits.GetMaxNameBytes())
+	case *conversationv1.Body_React:
+		return above("submit.body.react.emoji", " bytes", len(action.React.GetEmoji()), limits.GetMaxEmojiBytes())
+	}
+	return nil
+}
+
+func checkContent(limits *clientv1.Limits, field, text string, metadata map[string]string) error {
+	if err := above(field+".text", " bytes", len(text), limits.GetMaxTextBytes()); err != nil {
+		return err
+	}
+	if err := above(field+".metadata", " entries", len(metadata), limits.GetMaxMetadataEntries()); err != nil {
+		return err
+	}
+	for key, value := range metadata {
+		if err := above(field+".metadata", " bytes in a key", len(key), limits.GetMaxMetadataKeyBytes()); err != nil {
+			return err
+		}
+		if err := above(field+".metadata."+key, " bytes", len(value), limits.GetMaxMetadataValueBytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// above returns the error of a field whose size or value is above its limit.
+func above[N int | uint32](field, unit string, n N, most uint32) error {
+	if uint64(n) <= uint64(most) {
+		return nil
+	}
+	return &RefusedError{
+		Code: conversationv1.ErrorCode_ERROR_CODE_INVALID, Field: field, Message: fmt.Sprintf("must be at most %d%s", most, unit),
+	}
+}
