@@ -27,6 +27,7 @@ import (
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
+	"github.com/runnelhq/runnel/services/gateway/link"
 	"github.com/runnelhq/runnel/services/gateway/link/memory"
 	"github.com/runnelhq/runnel/services/gateway/link/outbox"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -62,6 +63,7 @@ type stage struct {
 	passed  chan *brokerv1.Acks // acknowledgements sent to the owners of partitions
 	refuse  error               // interval of forwarding acknowledgements
 	submits chan broker.Submission
+	wrap    func(link.Link) link.Link // changes the links of later sessions; nil for none
 	readers sync.WaitGroup
 }
 
@@ -234,8 +236,12 @@ func (s *stage) open(codec frame.Codec) *client {
 	s.t.Helper()
 	number := s.NextNumber()
 	l, far := memory.New(s.shared, number, wire.WebSocket(codec))
+	served := link.Link(l)
+	if s.wrap != nil {
+		served = s.wrap(l)
+	}
 	c := &client{
-		Session: s.Begin(l, number), t: s.t, codec: codec, far: far,
+		Session: s.Begin(served, number), t: s.t, codec: codec, far: far,
 		frames: make(chan *clientv1.ServerFrame, 1000), closes: make(chan errcode.CloseCode, 1),
 	}
 	require.NotNil(s.t, c.Session)

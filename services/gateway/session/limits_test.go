@@ -9,6 +9,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/protocol"
+
+	"github.com/runnelhq/runnel/services/gateway/link"
 )
 
 func (s *stage) limitsOf(user string) *clientv1.Limits {
@@ -45,18 +47,41 @@ func TestConnectedCarriesTheLimitsInForce(t *testing.T) {
 	require.NotNil(t, unlimited.GetFrameRate())
 }
 
-// A client that asks again as soon as it has an answer is within the number of requests that it was told.
+// watched is a link that notes how many requests of its session are open when a message is queued.
+type watched struct {
+	link.Link
+
+	session *Session
+	open    chan int32
+}
+
+func (w *watched) Queue(message []byte) (first bool) {
+	w.open <- w.session.calls.Load()
+	return w.Link.Queue(message)
+}
+
+// A request is no longer open when its answer is sent: a client that asks again at once is within the number of requests that it
+// was told.
 func TestAnAnsweredRequestIsNoLongerOpen(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
-	c := s.open(frame.Proto)
-	most := int(c.connectWith(&clientv1.Connect{Token: s.token("ann"), DeviceId: "d"}).GetLimits().GetMaxOpenRequests())
-	read := &clientv1.ClientFrame{Id: 9, Request: &clientv1.ClientFrame_Read{Read: &clientv1.Read{ConversationId: groupID}}}
-	for range most {
-		c.say(read)
+	w := &watched{open: make(chan int32, 100)}
+	s.wrap = func(l link.Link) link.Link {
+		w.Link = l
+		return w
 	}
-	for range 200 {
-		require.NotNil(t, c.next().GetPage())
-		c.say(read)
+	c := s.open(frame.Proto)
+	w.session = c.Session
+	c.connectWith(&clientv1.Connect{Token: s.token("ann"), DeviceId: "d"})
+	require.Zero(t, <-w.open)
+	for _, ask := range []*clientv1.ClientFrame{
+		{Request: &clientv1.ClientFrame_Read{Read: &clientv1.Read{ConversationId: groupID}}},
+		{Request: &clientv1.ClientFrame_Read{Read: &clientv1.Read{ConversationId: "g" + groupID[2:] + "0"}}}, // refused by the store
+		{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: s.token("ann")}}},
+		{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: s.token("bob")}}},
+		{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: "unknown"}}},
+	} {
+		c.ask(ask)
+		require.Zero(t, <-w.open, ask)
 	}
 }
