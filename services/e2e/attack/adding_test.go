@@ -28,6 +28,10 @@ var adding = []attack{
 			cfg.Gateway.AddRatePerUser = 0.1
 		}, run: recruit,
 	},
+	{
+		name: "a way back into a group", tries: "a removed member is added again by another member, and in one command with others, and comes back by leaving or reading; a creator who left returns and removes, deletes and adds as if they owned it", seen: "FORBIDDEN or NOT_FOUND; the owner alone adds them again, and the creator is an ordinary member",
+		bound: bound{sockets: 4, megabytes: 64, calls: 40}, run: comeBack,
+	},
 }
 
 // group creates a group, and returns its outcome's error. The request itself may be refused as well.
@@ -72,4 +76,52 @@ func recruit(s *target) {
 	}
 	s.during()
 	eve.leave()
+}
+
+func add(members ...string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: members}}}
+}
+
+func remove(member string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: member}}}
+}
+
+func comeBack(s *target) {
+	const forbidden, notFound = conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND
+	eve, carol, mallory := s.connect("eve"), s.connect("carol"), s.connect("mallory")
+	text := &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "hello"}}}
+	leave := &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}
+	group := eve.do("", &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+		Kind: conversationv1.Kind_KIND_GROUP, Members: []string{"carol", "mallory"},
+	}}}).GetConversationId()
+	written := carol.do(group, text).GetSeq()
+	require.NotZero(s, written)
+
+	// Mallory is removed. Carol, who is no owner, is their accomplice.
+	require.Nil(s, eve.refusal(group, remove("mallory")))
+	require.Equal(s, forbidden, carol.refusal(group, add("mallory")).GetCode())
+	require.Equal(s, forbidden, carol.refusal(group, add("dave", "mallory")).GetCode())
+	require.Equal(s, notFound, mallory.refusal(group, add("mallory")).GetCode())
+	require.Equal(s, notFound, mallory.refusal(group, leave).GetCode())
+	require.Equal(s, notFound, mallory.refusal(group, text).GetCode())
+	require.Equal(s, forbidden, carol.refusal(group, remove("eve")).GetCode())
+	require.Nil(s, eve.refusal(group, add("mallory")), "the owner may")
+
+	// The creator leaves: carol, the member of longest standing, owns the group. Coming back changes nothing.
+	require.Nil(s, eve.refusal(group, leave))
+	require.Equal(s, notFound, eve.refusal(group, remove("carol")).GetCode())
+	require.Nil(s, mallory.refusal(group, add("eve")))
+	require.Equal(s, forbidden, eve.refusal(group, remove("carol")).GetCode())
+	require.Equal(s, forbidden, eve.refusal(group, remove("mallory")).GetCode())
+	require.Equal(s, forbidden, eve.refusal(group, &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: written}}}).GetCode())
+	require.Nil(s, carol.refusal(group, remove("mallory")))
+	require.Equal(s, forbidden, eve.refusal(group, add("mallory")).GetCode())
+	// Leaving and returning does not undo a removal, either.
+	require.Nil(s, eve.refusal(group, leave))
+	require.Nil(s, carol.refusal(group, add("eve")))
+	require.Equal(s, forbidden, eve.refusal(group, add("mallory")).GetCode())
+	s.during()
+	for _, c := range []*client{eve, carol, mallory} {
+		c.leave()
+	}
 }

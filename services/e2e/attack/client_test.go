@@ -27,10 +27,11 @@ import (
 
 // client is a connected user.
 type client struct {
-	t    *target
-	ws   *websocket.Conn
-	next uint64
-	room string
+	t     *target
+	ws    *websocket.Conn
+	codec frame.Codec
+	next  uint64
+	room  string
 }
 
 func trusting(t *testing.T, authority []byte) *tls.Config {
@@ -84,19 +85,21 @@ func (s *target) connect(user string) *client {
 	return c
 }
 
-func (s *target) tryConnect(user string) (*client, error) {
-	scheme := "ws"
-	if s.trust != nil {
-		scheme = "wss"
-	}
-	dialer := s.dialer()
-	ws, response, err := dialer.DialContext(s.Context(), scheme+"://"+s.address("gateway")+gateway.Path, nil)
+func (s *target) tryConnect(user string) (*client, error) { return s.tryConnectWith(user, frame.JSON) }
+
+// connectWith is connect with another encoding.
+func (s *target) connectWith(user string, codec frame.Codec) *client {
+	s.Helper()
+	c, err := s.tryConnectWith(user, codec)
+	require.NoError(s, err)
+	return c
+}
+
+func (s *target) tryConnectWith(user string, codec frame.Codec) (*client, error) {
+	c, err := s.trySocket(codec)
 	if err != nil {
 		return nil, err
 	}
-	_ = response.Body.Close()
-	s.Cleanup(func() { _ = ws.Close() })
-	c := &client{t: s, ws: ws}
 	answer, err := c.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token(s, user), DeviceId: "d"}}})
 	if err == nil && answer.GetConnected() == nil {
 		err = errors.New(answer.String())
@@ -104,11 +107,39 @@ func (s *target) tryConnect(user string) (*client, error) {
 	return c, err
 }
 
+// socket opens a WebSocket that is not authenticated.
+func (s *target) socket() *client {
+	s.Helper()
+	c, err := s.trySocket(frame.JSON)
+	require.NoError(s, err)
+	return c
+}
+
+func (s *target) trySocket(codec frame.Codec) (*client, error) {
+	scheme := "ws"
+	if s.trust != nil {
+		scheme = "wss"
+	}
+	dialer := s.dialer()
+	dialer.Subprotocols = []string{codec.Subprotocol()}
+	ws, response, err := dialer.DialContext(s.Context(), scheme+"://"+s.address("gateway")+gateway.Path, nil)
+	if err != nil {
+		return nil, err
+	}
+	_ = response.Body.Close()
+	s.Cleanup(func() { _ = ws.Close() })
+	return &client{t: s, ws: ws, codec: codec}, nil
+}
+
 // ask sends a request, and returns its answer.
 func (c *client) ask(f *clientv1.ClientFrame) (answer *clientv1.ServerFrame, err error) {
 	c.next++
 	f.Id = c.next
-	if err := c.ws.WriteMessage(websocket.TextMessage, frame.AppendClient(nil, frame.JSON, f)); err != nil {
+	kind := websocket.TextMessage
+	if c.codec == frame.Proto {
+		kind = websocket.BinaryMessage
+	}
+	if err := c.ws.WriteMessage(kind, frame.AppendClient(nil, c.codec, f)); err != nil {
 		return nil, err
 	}
 	return c.answer(f.GetId())
@@ -116,23 +147,27 @@ func (c *client) ask(f *clientv1.ClientFrame) (answer *clientv1.ServerFrame, err
 
 // answer reads until a request is answered.
 func (c *client) answer(id uint64) (answer *clientv1.ServerFrame, err error) {
-	_ = c.ws.SetReadDeadline(time.Now().Add(patience))
-	for answer == nil {
-		_, data, err := c.ws.ReadMessage()
-		if err != nil {
-			return nil, err
-		}
-		err = frame.DecodeServer(frame.JSON, data, func(f *clientv1.ServerFrame) error {
+	for answer == nil && err == nil {
+		err = c.read(func(f *clientv1.ServerFrame) {
 			if f.GetId() == id {
 				answer = f
 			}
-			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
 	}
-	return answer, nil
+	return answer, err
+}
+
+// read calls a function with each frame of the next message.
+func (c *client) read(each func(f *clientv1.ServerFrame)) error {
+	_ = c.ws.SetReadDeadline(time.Now().Add(patience))
+	_, data, err := c.ws.ReadMessage()
+	if err != nil {
+		return err
+	}
+	return frame.DecodeServer(c.codec, data, func(f *clientv1.ServerFrame) error {
+		each(f)
+		return nil
+	})
 }
 
 // say commits a message, in a conversation that the user has with bob, and returns its place.
