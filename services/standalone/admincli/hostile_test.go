@@ -7,68 +7,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 
 	"github.com/runnelhq/runnel/pkg/terminal"
 	"github.com/runnelhq/runnel/pkg/terminal/terminaltest"
 )
-
-// spoil sets every text in a message to what a hostile user would choose; lists get one entry, numbers are 1.
-func spoil(m protoreflect.Message) {
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() {
-		field := fields.Get(i)
-		switch {
-		case field.ContainingOneof() != nil && m.WhichOneof(field.ContainingOneof()) != nil:
-		case field.IsMap():
-			if field.MapValue().Kind() == protoreflect.StringKind {
-				m.Mutable(field).Map().Set(hostile().MapKey(), hostile())
-			}
-		case field.Message() != nil && field.IsList():
-			list := m.Mutable(field).List()
-			element := list.NewElement()
-			spoil(element.Message())
-			list.Append(element)
-		case field.Message() != nil:
-			spoil(m.Mutable(field).Message())
-		case field.IsList():
-			m.Mutable(field).List().Append(scalar(field))
-		default:
-			m.Set(field, scalar(field))
-		}
-	}
-}
-
-func hostile() protoreflect.Value {
-	return protoreflect.ValueOfString(strings.ToValidUTF8(terminaltest.Hostile, "?"))
-}
-
-func scalar(field protoreflect.FieldDescriptor) protoreflect.Value {
-	switch field.Kind() {
-	case protoreflect.StringKind:
-		return hostile()
-	case protoreflect.BytesKind:
-		return protoreflect.ValueOfBytes([]byte(terminaltest.Hostile))
-	case protoreflect.BoolKind:
-		return protoreflect.ValueOfBool(false) // there are no further pages
-	case protoreflect.EnumKind:
-		return protoreflect.ValueOfEnum(1)
-	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
-		return protoreflect.ValueOfInt32(1)
-	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
-		return protoreflect.ValueOfInt64(1)
-	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
-		return protoreflect.ValueOfUint32(1)
-	case protoreflect.DoubleKind:
-		return protoreflect.ValueOfFloat64(1)
-	case protoreflect.FloatKind:
-		return protoreflect.ValueOfFloat32(1)
-	default:
-		return protoreflect.ValueOfUint64(1)
-	}
-}
 
 // TestNothingHostileReachesTheTerminal runs every command against a worker all of whose texts are hostile, and against one that
 // refuses with such a text.
@@ -104,9 +48,9 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 		c, there := commands[method.MethodName]
 		require.True(t, there, "add a command that calls %s", method.MethodName)
 		t.Run(method.MethodName, func(t *testing.T) {
-			spoil(c.answer.ProtoReflect())
+			terminaltest.Spoil(c.answer.ProtoReflect())
 			spoiled := serve(t, answering(c.answer))
-			refused := serve(t, refusing(codes.InvalidArgument, hostile().String()))
+			refused := serve(t, refusing(codes.InvalidArgument, terminaltest.Text))
 			for _, line := range c.lines {
 				for _, address := range []string{spoiled, refused} {
 					for _, flags := range [][]string{nil, {"--json"}} {
