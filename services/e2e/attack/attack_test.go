@@ -39,7 +39,7 @@ func (b bound) String() string {
 }
 
 // attacks are all of them, in the order of the table.
-var attacks = slices.Concat(stages, floods, tokens, frames, encodings, texts, terminals, idAttacks, adding, resumes, crossSite, roles)
+var attacks = slices.Concat(stages, floods, tokens, frames, encodings, texts, terminals, idAttacks, adding, resumes, crossSite, roles, usurping)
 
 func TestAttacks(t *testing.T) {
 	for _, a := range attacks {

@@ -180,7 +180,7 @@ func exhaust(s *target) {
 	}
 	const descriptors = 512
 	dir := s.TempDir()
-	programs, err := launch.Build(s.Context(), dir, "", launch.Standalone)
+	programs, err := programs()
 	require.NoError(s, err)
 	addresses := map[string]string{}
 	for _, listener := range []string{"gateway", "rpc", "admin"} {

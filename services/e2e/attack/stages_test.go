@@ -273,23 +273,9 @@ func listening(t *testing.T) map[string]bool {
 func TestNATSClosesClientsThatStop(t *testing.T) {
 	keys, err := devkeys.Make(t.TempDir(), []string{"127.0.0.1"}, time.Hour)
 	require.NoError(t, err)
-	files := keys.Files(devkeys.NATS)
-	users, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(files.CertFile)), "nats.env"))
-	require.NoError(t, err)
-	for _, variable := range append(strings.Fields(string(users)), "NAME=n", "STORE="+t.TempDir(), "CLIENT=127.0.0.1:-1", "MONITOR=127.0.0.1:-1",
-		"TLS_CERT="+files.CertFile, "TLS_KEY="+files.KeyFile, "TLS_CA="+files.CAFile) {
-		name, value, _ := strings.Cut(variable, "=")
-		t.Setenv(name, value)
-	}
-	options, err := server.ProcessConfigFile("../../../deploy/nats/secured.conf")
-	require.NoError(t, err)
-	require.Less(t, options.MaxConn, 65536)
-	options.NoSigs, options.NoLog = true, true
-	options.TLSTimeout, options.AuthTimeout = 0.5, 0.5 // the file has 5 s and the default of 2 s
-	ns, err := server.NewServer(options)
-	require.NoError(t, err)
-	ns.Start()
-	defer ns.Shutdown()
+	ns := securedNATS(t, keys, func(options *server.Options) {
+		options.TLSTimeout, options.AuthTimeout = 0.5, 0.5 // the file has 5 s and the default of 2 s
+	})
 	require.True(t, ns.ReadyForConnections(patience))
 	for name, sent := range map[string]string{"TCP": "", "half a handshake": half(), "no TLS": "CONNECT {\"verbose\"", "TLS": "tls"} {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", ns.Addr().String())
@@ -304,4 +290,32 @@ func TestNATSClosesClientsThatStop(t *testing.T) {
 		}
 	}
 	require.Eventually(t, func() bool { return ns.NumClients() == 0 }, patience, 10*time.Millisecond)
+}
+
+// securedNATS runs a server with the file of the operators, and with changes to it, if change is not nil.
+func securedNATS(t *testing.T, keys *devkeys.Ring, change func(options *server.Options)) *server.Server {
+	t.Helper()
+	files := keys.Files(devkeys.NATS)
+	users, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(files.CertFile)), "nats.env"))
+	require.NoError(t, err)
+	for _, variable := range append(strings.Fields(string(users)), "NAME=n", "STORE="+t.TempDir(), "CLIENT=127.0.0.1:-1", "MONITOR=127.0.0.1:-1",
+		"TLS_CERT="+files.CertFile, "TLS_KEY="+files.KeyFile, "TLS_CA="+files.CAFile) {
+		name, value, _ := strings.Cut(variable, "=")
+		t.Setenv(name, value)
+	}
+	options, err := server.ProcessConfigFile("../../../deploy/nats/secured.conf")
+	require.NoError(t, err)
+	require.Less(t, options.MaxConn, 65536)
+	options.NoSigs, options.NoLog = true, true
+	if change != nil {
+		change(options)
+	}
+	ns, err := server.NewServer(options)
+	require.NoError(t, err)
+	ns.Start()
+	t.Cleanup(func() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	})
+	return ns
 }

@@ -8,11 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,24 +48,14 @@ var terminals = []attack{
 	},
 }
 
-// program is the real runnel.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "runnel-attack-")
-	if err != nil {
-		return "", err
-	}
-	built, err := launch.Build(context.Background(), dir, "", launch.Standalone)
-	return built[launch.Standalone], err
-})
-
 // command prepares a run of the real runnel.
 func (s *target) command(args ...string) *exec.Cmd {
 	s.Helper()
-	path, err := program()
+	built, err := programs()
 	require.NoError(s, err)
 	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	s.Cleanup(cancel)
-	command := exec.CommandContext(ctx, path, args...)
+	command := exec.CommandContext(ctx, built[launch.Standalone], args...)
 	command.Env = []string{"RUNNEL_AUTH_HMAC_SECRET=" + secret}
 	return command
 }
