@@ -65,6 +65,7 @@ type fakeBus struct {
 	mu           sync.Mutex
 	closed       bool
 	down         bool
+	slow         func() // called by each Subscribe and Unsubscribe before it does anything; nil for none
 	subscribed   map[ids.Conversation]chan *nats.Msg
 	unsubscribed []ids.Conversation
 }
@@ -74,7 +75,17 @@ type fakeSubscription struct {
 	id  ids.Conversation
 }
 
+func (b *fakeBus) wait() {
+	b.mu.Lock()
+	slow := b.slow
+	b.mu.Unlock()
+	if slow != nil {
+		slow()
+	}
+}
+
 func (f fakeSubscription) Unsubscribe() error {
+	f.bus.wait()
 	f.bus.mu.Lock()
 	defer f.bus.mu.Unlock()
 	delete(f.bus.subscribed, f.id)
@@ -83,6 +94,7 @@ func (f fakeSubscription) Unsubscribe() error {
 }
 
 func (b *fakeBus) Subscribe(id ids.Conversation, to chan *nats.Msg) (Unsubscriber, error) {
+	b.wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {

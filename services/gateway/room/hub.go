@@ -235,14 +235,6 @@ func (h *Hub) Enter(subscriptions map[ids.Conversation]*Subscription, summaries 
 		r := h.rooms[ids.Conversation(summary.GetConversationId())]
 		if r == nil {
 			r = &Room{hub: h, id: ids.Conversation(summary.GetConversationId()), key: h.cfg.Recorder.KeyOf(ids.Conversation(summary.GetConversationId()))}
-			sub, err := h.cfg.Bus.Subscribe(r.id, h.shardOf(r.id).live)
-			if err != nil {
-				// Only a closed bus refuses subscriptions: the gateway is stopping.
-				h.mu.Unlock()
-				h.cfg.Logger.Warn("could not subscribe to a conversation", "conversation", r.id, "error", err)
-				return
-			}
-			r.sub = sub
 			h.rooms[r.id] = r
 			h.cfg.Metrics.Rooms.Set(float64(len(h.rooms)))
 			fresh = append(fresh, r)
@@ -253,8 +245,53 @@ func (h *Hub) Enter(subscriptions map[ids.Conversation]*Subscription, summaries 
 		r.welcomeLocked(s, ids.Seq(summary.GetHead()))
 		r.mu.Unlock()
 	}
+	for i, r := range fresh {
+		if err := h.subscribe(r); err != nil {
+			// Only a closed bus refuses subscriptions: the gateway is stopping.
+			h.cfg.Logger.Warn("could not subscribe to a conversation", "conversation", r.id, "error", err)
+			h.abandon(fresh[i:])
+			return
+		}
+	}
 	if len(fresh) > 0 {
 		h.open(fresh)
+	}
+}
+
+// subscribe subscribes a new room to its live messages. If the room was closed meanwhile, the subscription ends again.
+func (h *Hub) subscribe(r *Room) error {
+	sub, err := h.cfg.Bus.Subscribe(r.id, h.shardOf(r.id).live)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	open := h.rooms[r.id] == r
+	if open {
+		r.sub = sub
+	}
+	h.mu.Unlock()
+	if !open {
+		unsubscribe(sub)
+	}
+	return nil
+}
+
+// abandon removes rooms that have no subscription.
+func (h *Hub) abandon(rooms []*Room) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range rooms {
+		if h.rooms[r.id] == r {
+			delete(h.rooms, r.id)
+		}
+	}
+	h.cfg.Metrics.Rooms.Set(float64(len(h.rooms)))
+}
+
+// unsubscribe ends a subscription of the bus; nil is none. It fails only if the bus is closed, which ends the subscription as well.
+func unsubscribe(sub Unsubscriber) {
+	if sub != nil {
+		_ = sub.Unsubscribe()
 	}
 }
 
@@ -329,35 +366,38 @@ func (h *Hub) Leave(s *Subscription) {
 		return
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	s.abandon("the connection ended")
 	r.removeLocked(s)
-	h.closeIfEmptyLocked(r)
+	ended := h.closeIfEmptyLocked(r)
+	r.mu.Unlock()
+	h.mu.Unlock()
+	unsubscribe(ended)
 }
 
 // closeIfEmpty closes a room whose last member has left the conversation. Leave closes a room whose last session has
 // ended.
 func (h *Hub) closeIfEmpty(r *Room) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	h.closeIfEmptyLocked(r)
+	ended := h.closeIfEmptyLocked(r)
+	r.mu.Unlock()
+	h.mu.Unlock()
+	unsubscribe(ended)
 }
 
-// closeIfEmptyLocked must be called with Hub.mu and Room.mu held.
-func (h *Hub) closeIfEmptyLocked(r *Room) {
+// closeIfEmptyLocked must be called with Hub.mu and Room.mu held. It returns the subscription that the caller must end
+// without these locks; nil for none.
+func (h *Hub) closeIfEmptyLocked(r *Room) (ended Unsubscriber) {
 	if len(r.subscriptions) > 0 || h.rooms[r.id] != r {
-		return
+		return nil
 	}
 	r.closed = true
 	delete(h.rooms, r.id)
 	h.cfg.Metrics.Rooms.Set(float64(len(h.rooms)))
-	_ = r.sub.Unsubscribe() // fails only if the bus is closed, which also ends the subscription
 	r.growLocked(-r.bytes)
 	r.recent = nil
+	return r.sub
 }
 
 // Sweep repeats events that stayed unacknowledged for too long, frees what quiet rooms do not need, and closes empty rooms.

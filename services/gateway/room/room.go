@@ -28,7 +28,7 @@ type Room struct {
 	hub   *Hub
 	id    ids.Conversation
 	key   flight.Key         // identifies id in the recorder
-	sub   Unsubscriber       // guarded by Hub.mu
+	sub   Unsubscriber       // guarded by Hub.mu; nil until the bus has the subscription
 	loads singleflight.Group // pages being loaded, by the seq they begin after
 
 	mu            sync.Mutex
