@@ -3,6 +3,7 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/bus"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/wake"
@@ -41,6 +43,7 @@ type bed struct {
 	js         jetstream.JetStream
 	store      *deliverytest.History
 	submitter  *broker.Submitter
+	logs       telemetrytest.Log // of all workers
 
 	mu       sync.Mutex
 	changed  wake.Signal
@@ -153,7 +156,7 @@ type worker struct {
 func (b *bed) startWorker(change func(*Config, *Deps)) *worker {
 	cfg := Config{Name: "w", LeaseTTL: 400 * time.Millisecond, AppendTimeout: time.Second, FlushInterval: 10 * time.Millisecond}
 	registry := prometheus.NewRegistry()
-	deps := Deps{NATS: b.connect(), Broker: b.brokerConfig(), History: b.store, Registerer: registry, Log: slog.New(slog.NewTextHandler(b.t.Output(), nil))}
+	deps := Deps{NATS: b.connect(), Broker: b.brokerConfig(), History: b.store, Registerer: registry, Log: slog.New(slog.NewTextHandler(io.MultiWriter(b.t.Output(), &b.logs), nil))}
 	if change != nil {
 		change(&cfg, &deps)
 	}

@@ -116,6 +116,7 @@ func TestReplacedStreamWithOldMessages(t *testing.T) {
 // The broker's time says that a message is older than the watermark, and its admission time says that it is newer. The
 // owner does not skip the message: the partition stops.
 func TestClocksThatDisagreeStopThePartition(t *testing.T) {
+	t.Parallel() // it mostly waits
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
@@ -134,6 +135,11 @@ func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	require.Contains(t, w.state(0), "message 2")
 	require.Contains(t, w.state(0), "delete the stream")
 	require.Equal(t, mark.GetSequence(), b.store.Mark().GetSequence())
+	b.requireStaysStopped(w, "takeovers_total")
+
+	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
+	b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 && w.state(0) == "running" })
+	require.EqualValues(t, 2, b.send(deliverytest.Command(create.GetConversationId(), "ann", 4, deliverytest.Text("after it"))).GetSeq())
 }
 
 // A replaced stream that begins above sequence 1 with new messages lacks the messages before its first one.

@@ -38,6 +38,7 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			b := newBed(t, 1)
 			w := b.startWorker(nil)
 			create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
@@ -59,12 +60,34 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 				require.NotEqual(t, deliverytest.CommandID(3), r.GetOutcome().GetCommandId())
 			}
 			b.mu.Unlock()
+
+			// The alarm lasts until the partition is past the command.
+			b.requireStaysStopped(w, "too_new_total")
+			b.store.Mu.Lock()
+			b.store.Level = uint32(conversation.MaxLevel()) // an operator has found out that the command is of nobody honest
+			b.store.Mu.Unlock()
+			b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 && w.state(0) == "running" })
+			require.Len(t, b.store.DeadLetters(), 1)
+			require.Contains(t, b.logs.String(), workingAgain)
 		})
 	}
 }
 
-// raise raises the installation's level above the level of this build, as a mistaken operator may do while the build
-// runs.
+// workingAgain is the log line that ends an alarm.
+const workingAgain = "the partition is working again"
+
+// requireStaysStopped requires that the alarm of the only partition lasts while a session tries again. Each session counts a
+// metric when it meets the message that stops it.
+func (b *bed) requireStaysStopped(w *worker, metric string) {
+	b.t.Helper()
+	before := w.count(metric)
+	b.eventually("another try", func() bool { return w.count(metric) > before+1 })
+	require.Equal(b.t, 1, w.count("partition_stopped"))
+	require.True(b.t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
+	require.NotContains(b.t, b.logs.String(), workingAgain)
+}
+
+// raise raises the installation's level above what this build knows, as an operator may who does not see that it runs.
 func (b *bed) raise() {
 	b.store.Mu.Lock()
 	defer b.store.Mu.Unlock()

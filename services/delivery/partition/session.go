@@ -160,6 +160,7 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 		n := plan.Cut(entries)
 		if n == 0 {
 			if err := s.worker.cannotJudge(ctx, &entries[0]); err != nil {
+				s.bar(entries[0].Sequence)
 				return err
 			}
 			continue
@@ -177,9 +178,11 @@ func (s *session) passOver(ctx context.Context, entries []source.Message) error 
 	if s.checked {
 		for i := range entries {
 			if err := Agrees(&entries[i]); err != nil {
+				s.bar(entries[i].Sequence)
 				return err
 			}
 		}
+		s.passed(entries[len(entries)-1].Sequence)
 	}
 	// All messages of a replaced stream are read, to check them. Only the outcomes of the newest messages are published.
 	for len(entries) > 0 && entries[0].Sequence+ids.Sequence(s.worker.Config.RepublishCommands) <= s.takenOver {

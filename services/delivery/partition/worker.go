@@ -1,7 +1,8 @@
 // Package partition works on one partition: it takes over, reads, commits and publishes, until its lease is lost or an unexpected
 // error makes it restart from the store.
 //
-//	worker.go    sessions, retries, alarms
+//	worker.go    sessions, retries
+//	alarm.go     the alarm of a stopped partition, and until when it lasts
 //	session.go   one session: read, commit, publish
 //	newer.go     commands of newer versions
 //	clocks.go    compares admission times with the stream's times
@@ -56,11 +57,9 @@ const (
 func IsStopped(state string) bool { return strings.HasPrefix(state, stoppedPrefix) }
 
 const (
-	// holeRetry is how often a stopped partition retries. alarmInterval is the shortest interval between two logs of its
-	// alarm.
-	holeRetry     = 5 * time.Second
-	lookTimeout   = 250 * time.Millisecond
-	alarmInterval = time.Minute
+	// holeRetry is how often a stopped partition retries.
+	holeRetry   = 5 * time.Second
+	lookTimeout = 250 * time.Millisecond
 )
 
 // Config contains the settings of the work on a partition; see the configuration of the service.
@@ -109,7 +108,7 @@ type Worker struct {
 	planner      plan.Planner
 	purger       *purge.Purger
 	clocks       clocks
-	alarmed      time.Time
+	alarms       alarms
 	stopping     chan struct{}
 	stopOnce     sync.Once
 	cutOff       context.CancelFunc
@@ -166,7 +165,7 @@ func (w *Worker) Run(ctx context.Context) {
 	defer w.gauges.Forget()
 	var pause store.Backoff
 	for {
-		if w.alarmed.IsZero() {
+		if !w.alarms.raised() {
 			w.setState(stateStarting)
 		}
 		begun := time.Now()
@@ -238,7 +237,8 @@ func (w *Worker) session(ctx context.Context) error {
 	}
 	defer stop()
 
-	if !w.isStuck() {
+	s.forgetBarrier(at.From)
+	if !w.isStuck() && !w.alarms.barred() {
 		w.Calm()
 		w.setState(stateRunning)
 	}
@@ -311,26 +311,6 @@ func (w *Worker) awaitConfirmation() {
 	}
 }
 
-// Alarm reports that the partition is stopped until an operator acts. It logs at most once in alarmInterval.
-func (w *Worker) Alarm(err error) {
-	w.gauges.Stopped.Set(1)
-	w.setState(stoppedPrefix + err.Error())
-	if now := time.Now(); now.Sub(w.alarmed) >= alarmInterval {
-		w.alarmed = now
-		w.Log.Error("the partition is stopped", "reason", err)
-	}
-}
-
-// Calm ends the alarm, if one is raised.
-func (w *Worker) Calm() {
-	if !w.alarmed.IsZero() {
-		w.alarmed = time.Time{}
-		w.gauges.Stopped.Set(0)
-		w.setState(stateRunning)
-		w.Log.Info("the partition is working again")
-	}
-}
-
 func (w *Worker) setState(state string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -396,6 +376,7 @@ func (w *Worker) Describe() *deliveryv1.Partition {
 
 // Committed records the watermark that the store acknowledged.
 func (w *Worker) Committed(mark *historyv1.Watermark) {
+	w.alarms.pass(mark.GetStream(), ids.Sequence(mark.GetSequence()))
 	w.Acknowledged.Set(mark)
 	w.purger.Committed(mark)
 }
