@@ -60,8 +60,12 @@ func (n notices) onJoined(msg *nats.Msg) {
 		n.log.Error("a joined message cannot be decoded", "error", err)
 		return
 	}
+	var committed time.Time
+	if ms := joined.GetCommittedMs(); ms > 0 {
+		committed = time.UnixMilli(ms)
+	}
 	for _, userID := range joined.GetUserIds() {
-		n.sessions.Joined(ids.User(userID), ids.Conversation(joined.GetConversationId()), ids.Seq(joined.GetSeq()))
+		n.sessions.JoinedAt(ids.User(userID), ids.Conversation(joined.GetConversationId()), ids.Seq(joined.GetSeq()), committed)
 	}
 }
 

@@ -155,8 +155,8 @@ func (g *Gateway) compose(deps Deps) {
 	})
 	g.rooms = room.NewHub(g.ctx, room.Config{
 		Log: deps.History, Bus: liveBus{deps.Bus}, Logger: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer,
-		Joined: func(userID ids.User, conversationID ids.Conversation, seq ids.Seq) {
-			g.sessions.Joined(userID, conversationID, seq)
+		Joined: func(userID ids.User, conversationID ids.Conversation, seq ids.Seq, committed time.Time) {
+			g.sessions.JoinedAt(userID, conversationID, seq, committed)
 		},
 		SendQueueBytes: cfg.SendQueueBytes, RecentBytes: cfg.RecentBytes, AckTimeout: cfg.AckTimeout, AckTries: cfg.AckTries,
 		HistoryTimeout: cfg.HistoryTimeout,

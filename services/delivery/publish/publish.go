@@ -122,7 +122,11 @@ func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpubli
 	for i, event := range events {
 		// Publish the new members before the event, so that their gateways subscribe as early as possible.
 		if users := conversation.Joiners(event); len(users) > 0 {
-			p.send(broker.JoinedSubject, &brokerv1.Joined{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), UserIds: users}, nil)
+			joined := &brokerv1.Joined{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), UserIds: users}
+			if !from.Committed.IsZero() {
+				joined.CommittedMs = from.Committed.UnixMilli()
+			}
+			p.send(broker.JoinedSubject, joined, nil)
 		}
 		g := groups[event.GetConversationId()]
 		if g == nil {

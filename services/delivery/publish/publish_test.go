@@ -183,7 +183,11 @@ func TestJoinersAreToldFirst(t *testing.T) {
 	require.Equal(t, create.GetConversationId(), joined.GetConversationId())
 	require.EqualValues(t, 1, joined.GetSeq())
 	require.ElementsMatch(t, []string{"ann", "bob"}, joined.GetUserIds())
+	require.Zero(t, joined.GetCommittedMs(), "it is published again")
 	require.Equal(t, broker.LiveSubject(ids.Conversation(create.GetConversationId())), sent[1].Subject)
+	p.Events([]*conversationv1.Event{result.Event}, Origin{Committed: time.UnixMilli(77)})
+	require.NoError(t, joined.UnmarshalVT(conn.Take()[0].Data))
+	require.EqualValues(t, 77, joined.GetCommittedMs())
 }
 
 func TestReceipt(t *testing.T) {

@@ -118,6 +118,13 @@ func (f *Store) ListConversations(_ context.Context, request *historyv1.ListConv
 		return answer, nil
 	}
 	stretches := f.stretchesLocked(request.GetUserId())
+	for _, m := range stretches {
+		if since := request.GetEndedSinceMs(); since > 0 && m.GetLast() != 0 && f.Log[m.GetFirst()-1].GetTimeMs() >= since {
+			answer.Ended = append(answer.Ended, &historyv1.Membership{
+				ConversationId: f.Log[0].GetConversationId(), JoinedSeq: m.GetFirst(), LeftSeq: m.GetLast(),
+			})
+		}
+	}
 	if n := len(stretches); n > 0 && stretches[n-1].GetLast() == 0 && f.Log[0].GetConversationId() > request.GetAfter() &&
 		(len(request.GetConversationIds()) == 0 || slices.Contains(request.GetConversationIds(), f.Log[0].GetConversationId())) {
 		answer.Conversations = append(answer.Conversations, &historyv1.Summary{

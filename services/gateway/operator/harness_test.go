@@ -101,7 +101,7 @@ func newStage(t *testing.T) *stage {
 	counted, closed := metrics.New(prometheus.NewRegistry()), flight.NewClosedLog(1<<20)
 	s.shared = &outbox.Shared{MaxBytes: 256 << 10, WriteTimeout: patience, Buffers: &outbox.Buffers{}, Metrics: counted, Recorder: recorder}
 	hub := room.NewHub(ctx, room.Config{
-		Log: s.store, Bus: s.bus, Logger: log, Metrics: counted, Recorder: recorder, Tracer: tracer, Joined: func(ids.User, ids.Conversation, ids.Seq) {},
+		Log: s.store, Bus: s.bus, Logger: log, Metrics: counted, Recorder: recorder, Tracer: tracer, Joined: func(ids.User, ids.Conversation, ids.Seq, time.Time) {},
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: patience, AckTries: 5, HistoryTimeout: patience,
 	})
 	level := func() conversation.Level { return s.level }

@@ -18,9 +18,11 @@ type entry struct {
 	// mostly empty.
 	joined []string
 	left   ids.User
-	trace  *flight.EventTrace // nil when it is not sampled
-	size   int
-	frames [frame.NumCodecs][]byte // by codec, without the framing of a transport
+	// committedNs is when a worker received the answer to the commit, Unix ns; 0 if it is not known.
+	committedNs int64
+	trace       *flight.EventTrace // nil when it is not sampled
+	size        int
+	frames      [frame.NumCodecs][]byte // by codec, without the framing of a transport
 	// pending: the event was sent at once to a user other than its sender, and no such user has acknowledged it yet.
 	pending bool
 }

@@ -126,7 +126,7 @@ func newStage(t *testing.T) *stage {
 	}
 	s.hub = NewHub(ctx, Config{
 		Log: s.store, Bus: s.bus, Logger: slog.New(slog.NewTextHandler(s.logs, nil)), Metrics: s.metrics, Recorder: recorder,
-		Tracer: flight.NewTracer(nil, 0), Joined: func(userID ids.User, _ ids.Conversation, _ ids.Seq) { s.joined <- string(userID) },
+		Tracer: flight.NewTracer(nil, 0), Joined: func(userID ids.User, _ ids.Conversation, _ ids.Seq, _ time.Time) { s.joined <- string(userID) },
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: 10 * time.Second, AckTries: 5, HistoryTimeout: patience,
 	})
 	var shards sync.WaitGroup

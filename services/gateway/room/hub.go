@@ -53,8 +53,9 @@ type Config struct {
 	Recorder *flight.Recorder
 	Tracer   *flight.Tracer
 	// Joined is called when an event begins a user's membership. The room's lock is held, so Joined must not block and
-	// must not call a room.
-	Joined func(userID ids.User, conversationID ids.Conversation, seq ids.Seq)
+	// must not call a room. committed is when a worker received the answer to the event's commit; zero if that is not
+	// known.
+	Joined func(userID ids.User, conversationID ids.Conversation, seq ids.Seq, committed time.Time)
 
 	SendQueueBytes int           // limit of the bytes that are queued for one client
 	RecentBytes    int           // limit of recent events of all conversations, in bytes
@@ -180,6 +181,9 @@ func (h *Hub) take(msg *nats.Msg, dirty *[]Sender) {
 	entries := newEntries(live.GetEvents())
 	for i, t := range traces {
 		entries[i].trace = t
+	}
+	for _, e := range entries {
+		e.committedNs = live.GetCommittedNs()
 	}
 	r.takeMessage(&live, entries, dirty)
 	for _, t := range traces {

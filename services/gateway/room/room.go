@@ -121,8 +121,12 @@ func (r *Room) advanceLocked(entries []*entry, dirty *[]Sender) {
 		}
 	}
 	for _, e := range entries {
+		var committed time.Time
+		if e.committedNs > 0 {
+			committed = time.Unix(0, e.committedNs)
+		}
 		for _, joiner := range e.joined {
-			r.hub.cfg.Joined(ids.User(joiner), r.id, e.seq())
+			r.hub.cfg.Joined(ids.User(joiner), r.id, e.seq(), committed)
 		}
 	}
 }

@@ -101,7 +101,7 @@ func (c *catchingUp) step() (done bool, err error) {
 		c.view, c.summary = stretch.View{}, nil
 	case stretch.Rest:
 		done = true
-	case stretch.Skip:
+	case stretch.Begin, stretch.Skip:
 	}
 	if p.Done(step); done {
 		c.places.rest(c.conversationID, p)
@@ -144,13 +144,13 @@ func (c *catchingUp) read(after ids.Seq, hash uint64) error {
 	})
 }
 
-// lookUp looks up the present membership.
+// lookUp looks up the present membership, and the earliest one that has ended.
 func (c *catchingUp) lookUp() error {
-	summary, err := c.present(c.conversationID)
+	found, err := c.present(c.conversationID)
 	if err != nil {
 		return err
 	}
-	c.summary, c.view.Listed, c.view.Present = summary, true, ids.Seq(summary.GetJoinedSeq())
+	c.summary, c.view.Listed, c.view.Present, c.view.Ended = found.summary, true, ids.Seq(found.summary.GetJoinedSeq()), found.ended
 	return nil
 }
 

@@ -255,8 +255,11 @@ func (s *Session) open() {
 	notices := s.notices
 	s.notices = early{}
 	s.state.Store(stateOpen)
-	for conversationID, seq := range notices.seqs {
-		s.noticeLocked(conversationID, seq)
+	for conversationID, known := range notices.all {
+		if known.now != 0 {
+			s.noticeLocked(conversationID, notice{known.now, true})
+		}
+		s.noticeLocked(conversationID, notice{seq: known.any})
 	}
 	s.mu.Unlock()
 	if notices.lost {

@@ -150,8 +150,8 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	}
 	hub := room.NewHub(ctx, room.Config{
 		Log: s.history, Bus: s.bus, Logger: log, Metrics: s.metrics, Recorder: recorder, Tracer: tracer,
-		Joined: func(userID ids.User, conversationID ids.Conversation, seq ids.Seq) {
-			s.Joined(userID, conversationID, seq)
+		Joined: func(userID ids.User, conversationID ids.Conversation, seq ids.Seq, committed time.Time) {
+			s.JoinedAt(userID, conversationID, seq, committed)
 		},
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: 10 * time.Second, AckTries: 5, HistoryTimeout: patience,
 	})

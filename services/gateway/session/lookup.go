@@ -26,14 +26,22 @@ type lookups struct {
 // lookup is the lookup of one membership.
 type lookup struct {
 	waiters int           // guarded by lookups.mu
+	sinceMs int64         // guarded by lookups.mu; when the earliest session that waits began, Unix ms
 	done    chan struct{} // closed when the other fields are set
-	summary *historyv1.Summary
+	found   membership
 	err     error
 }
 
-// present looks up the user's present membership of a conversation; nil if the user is not a member. The result is shared and must
-// not be changed.
-func (s *Session) present(conversationID ids.Conversation) (*historyv1.Summary, error) {
+// membership is what a lookup finds. It is shared and must not be changed.
+type membership struct {
+	summary *historyv1.Summary // of the present membership; nil if the user is not a member
+	// ended is the event that began the earliest membership that has ended and is not older than the session, or than another session
+	// of the user that looked it up at the same time; 0 for none.
+	ended ids.Seq
+}
+
+// present looks up the user's present membership of a conversation, and the earliest one that has ended since the session began.
+func (s *Session) present(conversationID ids.Conversation) (membership, error) {
 	u := s.user
 	ls := &u.lookups
 	ls.mu.Lock()
@@ -46,6 +54,9 @@ func (s *Session) present(conversationID ids.Conversation) (*historyv1.Summary, 
 		ls.wanted[conversationID] = l
 	}
 	l.waiters++
+	if since := s.since.Add(-oldSlack).UnixMilli(); l.sinceMs == 0 || since < l.sinceMs {
+		l.sinceMs = since
+	}
 	if !ls.running {
 		ls.running = true
 		s.all.workers.Go(func() { s.all.lookUpAll(u) })
@@ -53,7 +64,7 @@ func (s *Session) present(conversationID ids.Conversation) (*historyv1.Summary, 
 	ls.mu.Unlock()
 	select {
 	case <-l.done:
-		return l.summary, l.err
+		return l.found, l.err
 	case <-s.link.Done():
 	}
 	ls.mu.Lock()
@@ -61,7 +72,7 @@ func (s *Session) present(conversationID ids.Conversation) (*historyv1.Summary, 
 	if l.waiters--; l.waiters == 0 && ls.wanted[conversationID] == l {
 		delete(ls.wanted, conversationID)
 	}
-	return nil, errPlaceGone
+	return membership{}, errPlaceGone
 }
 
 // lookUpAll makes calls until no lookup is waiting. Each call takes one of all turns.
@@ -108,12 +119,20 @@ func (a *Sessions) lookUp(u *user, batch map[ids.Conversation]*lookup) {
 	request := &historyv1.ListConversationsRequest{UserId: string(u.id), Limit: rpc.MaxItems}
 	for _, id := range slices.Sorted(maps.Keys(batch)) {
 		request.ConversationIds = append(request.ConversationIds, string(id))
+		if since := batch[id].sinceMs; request.GetEndedSinceMs() == 0 || since < request.GetEndedSinceMs() {
+			request.EndedSinceMs = max(since, 1)
+		}
 	}
 	a.deps.Metrics.Reads[metrics.ReadList].Inc()
 	list, err := a.deps.History.ListConversations(ctx, request)
 	for _, summary := range list.GetConversations() {
 		if l := batch[ids.Conversation(summary.GetConversationId())]; l != nil {
-			l.summary = summary
+			l.found.summary = summary
+		}
+	}
+	for _, ended := range list.GetEnded() {
+		if l := batch[ids.Conversation(ended.GetConversationId())]; l != nil && l.found.ended == 0 {
+			l.found.ended = ids.Seq(ended.GetJoinedSeq())
 		}
 	}
 	for _, l := range batch {

@@ -116,9 +116,9 @@ func TestLookUpsOfAUserAreBundled(t *testing.T) {
 	look := func(c *client, i int) {
 		found.Go(func() {
 			id := ids.Conversation(fmt.Sprintf("g%026d", i))
-			summary, err := c.present(id)
-			if err != nil || summary.GetConversationId() != string(id) {
-				t.Errorf("%s: %v, %v", id, summary, err)
+			found, err := c.present(id)
+			if err != nil || found.summary.GetConversationId() != string(id) {
+				t.Errorf("%s: %v, %v", id, found.summary, err)
 			}
 		})
 	}

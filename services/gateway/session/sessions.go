@@ -233,8 +233,13 @@ func (a *Sessions) Relist() {
 // Joined reports that a user became a member of a conversation with the event at seq. The sessions of that user on this gateway
 // tell their clients.
 func (a *Sessions) Joined(userID ids.User, conversationID ids.Conversation, seq ids.Seq) {
+	a.JoinedAt(userID, conversationID, seq, time.Time{})
+}
+
+// JoinedAt is Joined with the time at which a worker received the answer to the commit; zero if it is not known.
+func (a *Sessions) JoinedAt(userID ids.User, conversationID ids.Conversation, seq ids.Seq, committed time.Time) {
 	for _, s := range a.ofUser(userID) {
-		s.notice(conversationID, seq)
+		s.notice(conversationID, notice{seq, committed.After(s.since.Add(-oldSlack))})
 	}
 }
 

@@ -92,6 +92,8 @@ func TestNoticesDoNotDecideWhatIsTold(t *testing.T) {
 		"repeated":                {4, 4, 7, 4, 10, 7},
 		"the later ones are lost": {4},
 		"some are lost":           {4, 10},
+		"the first is overtaken":  {7, 4, 10},
+		"only the last one comes": {10},
 		"without seq":             {4, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,6 +124,33 @@ func TestAMembershipFromBeforeIsNotTold(t *testing.T) {
 	dan := s.connect("dan", frame.Proto)
 	s.Joined("dan", groupID, 4)
 	dan.requireTold()
+}
+
+// A membership whose event waited in the stream is told if it was committed while the client was connected, although the event is
+// older than the session. The notice says so.
+func TestAMembershipThatWaitedInTheStreamIsTold(t *testing.T) {
+	for name, told := range map[string]bool{"committed now": true, "committed before": false} {
+		s := newStage(t)
+		log := branch(nil, 3, "x")
+		s.putLog(log)
+		dan := s.connect("dan", frame.Proto)
+		waited := add(log, "dan")
+		waited[3].TimeMs = time.Now().Add(-time.Hour).UnixMilli()
+		s.putLog(remove(waited, "dan"))
+		committed := time.Now()
+		if !told {
+			committed = committed.Add(-time.Minute)
+		}
+		s.JoinedAt("dan", groupID, 4, committed)
+		if told {
+			dan.requireTold("attached 4", "4", "5", "detached 5")
+		} else {
+			dan.requireTold()
+		}
+		s.JoinedAt("dan", groupID, 4, committed)
+		dan.requireTold()
+		require.NotEmpty(t, name)
+	}
 }
 
 // A user who is removed, and is a member again before the subscription took its first event, is told of both memberships.
@@ -227,12 +256,14 @@ func TestWhatASessionKeepsIsBounded(t *testing.T) {
 	require.Len(t, ps.rested, maxRested)
 	var e early
 	for i := range maxEarly {
-		e.add(ids.Conversation(strconv.Itoa(i)), 5)
+		e.add(ids.Conversation(strconv.Itoa(i)), notice{seq: 5})
 	}
-	e.add("7", 3)
+	e.add("7", notice{4, true})
+	e.add("7", notice{seq: 3})
+	e.add("7", notice{6, true})
 	require.False(t, e.lost)
-	require.Equal(t, ids.Seq(3), e.seqs["7"])
-	e.add("one more", 1)
+	require.Equal(t, earliest{3, 4}, e.all["7"])
+	e.add("one more", notice{1, true})
 	require.True(t, e.lost)
-	require.Len(t, e.seqs, maxEarly)
+	require.Len(t, e.all, maxEarly)
 }

@@ -2,6 +2,9 @@ package stretch
 
 // Next returns the next step of a state that is reading. It is the only function that decides what a client is sent.
 func (s *State) Next(v View) Step {
+	if s.stale {
+		return Step{Do: Again}
+	}
 	if v.Page == nil {
 		return s.nextUnread(v)
 	}
@@ -30,6 +33,8 @@ func (s *State) nextUnread(v View) Step {
 		return Step{Do: Read}
 	case !v.Listed:
 		return Step{Do: LookUp}
+	case v.Ended != 0 && (v.Present == 0 || v.Ended < v.Present) && (s.begin == 0 || v.Ended < s.begin):
+		return Step{Do: Begin, From: v.Ended} // its notice was lost, or is late
 	case v.Present != 0 && (s.begin == 0 || s.begin >= v.Present):
 		return Step{Subscribe, v.Present, v.Present - 1}
 	case s.begin != 0:
@@ -63,7 +68,7 @@ func (s *State) nextOf(one Stretch, v View) Step {
 		}
 		// The membership ended since the page was read, or ends beyond the page.
 	}
-	if (s.told == 0 && one.Old) || (s.skipped && (one.Old || one.From == 0)) {
+	if (s.told == 0 && s.isOld(one)) || (s.skipped && (one.From == 0 || s.isOld(one))) {
 		return Step{Do: Skip, Last: one.Last}
 	}
 	return Step{Attach, from, one.Last}

@@ -167,3 +167,66 @@ func TestStretchesOfAPage(t *testing.T) {
 	require.Equal(t, []stretch.Stretch{{From: 5, Last: 5}}, stretch.Of([]stretch.Event{{Seq: 5}}, 3), "the position was outside")
 	require.Empty(t, stretch.Of(nil, 3))
 }
+
+// do carries out the next step, which must be this one.
+func do(t *testing.T, s *stretch.State, v stretch.View, want stretch.Step) {
+	t.Helper()
+	require.Equal(t, want, s.Next(v))
+	s.Done(want)
+}
+
+// The first membership that is told is the earliest one: a notice that comes while a later one was read, and a membership that
+// ended and of which no notice came, are told first.
+func TestAnEarlierMembershipIsToldFirst(t *testing.T) {
+	ended := func(from, last ids.Seq) stretch.Stretch { return stretch.Stretch{From: from, Last: last, Ended: true} }
+	s := noticed(0, 8)
+	read := page(false, 9, ended(8, 9))
+	require.False(t, s.Notice(3))
+	do(t, &s, read, stretch.Step{Do: stretch.Again})
+	require.Equal(t, ids.Seq(2), s.After())
+	do(t, &s, page(false, 9, ended(3, 4), ended(8, 9)), stretch.Step{Do: stretch.Attach, From: 3, Last: 4})
+
+	s = noticed(0, 8)
+	found := listed(stretch.View{}, 8)
+	found.Ended = 3
+	do(t, &s, found, stretch.Step{Do: stretch.Begin, From: 3})
+	do(t, &s, found, stretch.Step{Do: stretch.Read})
+	require.Equal(t, ids.Seq(2), s.After())
+
+	s = noticed(0, 8)
+	found.Ended = 8 // it ended while it was looked up
+	do(t, &s, found, stretch.Step{Do: stretch.Subscribe, From: 8, Last: 7})
+}
+
+// A membership whose event is older than the session is told if a notice says that it was committed later, also if it was skipped
+// before the notice came.
+func TestAMembershipThatWaitedInTheStreamIsTold(t *testing.T) {
+	old := func(from, last ids.Seq) stretch.Stretch {
+		return stretch.Stretch{From: from, Last: last, Ended: true, Old: true}
+	}
+	skip := func(last ids.Seq) stretch.Step { return stretch.Step{Do: stretch.Skip, Last: last} }
+	attach := stretch.Step{Do: stretch.Attach, From: 5, Last: 6}
+	view := page(false, 6, old(2, 3), old(5, 6))
+
+	s := noticed(0, 2)
+	require.False(t, s.NoticeNow(5))
+	do(t, &s, view, skip(3))
+	do(t, &s, view, attach)
+
+	s = noticed(0, 2)
+	do(t, &s, view, skip(3))
+	do(t, &s, view, skip(6))
+	require.False(t, s.NoticeNow(5))
+	do(t, &s, view, stretch.Step{Do: stretch.Again})
+	do(t, &s, view, skip(3))
+	do(t, &s, view, attach)
+
+	s = noticed(0, 2)
+	do(t, &s, view, skip(3))
+	do(t, &s, view, skip(6))
+	do(t, &s, view, stretch.Step{Do: stretch.Rest})
+	require.True(t, s.NoticeNow(5))
+	require.Equal(t, ids.Seq(4), s.After())
+	do(t, &s, page(false, 6, old(5, 6)), attach)
+	require.False(t, s.NoticeNow(5), "it is being told")
+}

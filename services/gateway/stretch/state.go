@@ -19,13 +19,19 @@ type State struct {
 	skipped bool
 	// again reports whether a notice arrived after the view was begun.
 	again bool
+	// stale reports whether the view was read after a position that is no longer the client's: a notice named an earlier
+	// membership.
+	stale bool
 	// inside is the event that began the membership that is open; 0 if that event is before the client's position.
 	inside ids.Seq
 	// told is the client's position: it was sent every event up to it that its user may see.
 	told ids.Seq
-	// begin is the earliest membership that a notice named. It is used only while told is 0; after that, reading starts
-	// at told.
+	// begin is the earliest membership that a notice or the store named. It is used only while told is 0; after that,
+	// reading starts at told.
 	begin ids.Seq
+	// now is the earliest membership of which a notice says that it began while the client was connected; 0 for none. It and all that
+	// follow are not old.
+	now ids.Seq
 }
 
 type phase uint8
@@ -77,6 +83,7 @@ func (s *State) Notice(seq ids.Seq) (start bool) {
 		return false // the notice is late or repeated; and when a subscription ends, the store is read in any case
 	}
 	if seq != 0 && (s.begin == 0 || seq < s.begin) {
+		s.stale = s.stale || (s.phase == reading && s.told == 0 && !s.open && s.begin != 0)
 		s.begin = seq
 	}
 	if s.phase == reading {
@@ -86,6 +93,22 @@ func (s *State) Notice(seq ids.Seq) (start bool) {
 	s.phase = reading
 	return true
 }
+
+// NoticeNow is Notice for a membership that was committed while the client was connected. The event may be older than the
+// session, because it may have waited in the stream.
+func (s *State) NoticeNow(seq ids.Seq) (start bool) {
+	if s.phase == reading && s.skipped && seq <= s.told {
+		// The membership was skipped as old before this notice came. Nothing was sent to the client yet.
+		s.told, s.skipped, s.stale = 0, false, true
+	}
+	if s.phase != live && s.phase != forked && seq > s.told && (s.now == 0 || seq < s.now) {
+		s.now = seq
+	}
+	return s.Notice(seq)
+}
+
+// isOld reports whether a stretch began and ended before the client connected.
+func (s *State) isOld(one Stretch) bool { return one.Old && (s.now == 0 || one.From < s.now) }
 
 // End records that the subscription ended with the last event of the membership, and that the client was notified. The
 // caller must begin to carry out steps: the user may be a member again.
@@ -107,14 +130,19 @@ func (s *State) Done(step Step) {
 		s.skipped, s.told = true, step.Last
 	case Detach:
 		s.open, s.inside = false, 0
+	case Begin:
+		s.begin = step.From
 	case Subscribe:
 		*s = Live()
 	case Diverge:
 		s.Fork()
 	case Rest:
+		if s.skipped {
+			s.told = 0 // the client was told nothing, and a notice may show that it must be
+		}
 		*s = Resting(s.told)
 	case Again:
-		s.again = false
+		s.again, s.stale = false, false
 	case Forget:
 		*s = State{phase: reading}
 	case LookUp, Read:

@@ -20,7 +20,8 @@ type Stretch struct {
 	Last ids.Seq
 	// Ended reports whether Last ended the membership. If false, the membership is present, or ends beyond the page.
 	Ended bool
-	// Old reports whether the membership began before the session did.
+	// Old reports whether the membership began before the session did, by the times of events. A notice knows better: see
+	// State.NoticeNow.
 	Old bool
 }
 
@@ -48,6 +49,9 @@ type View struct {
 	Listed bool
 	// Present is the event that began the present membership; 0 if there is none.
 	Present ids.Seq
+	// Ended is the event that began the earliest membership that is not older than the session and has ended; 0 if there is none. It
+	// was looked up after Present.
+	Ended ids.Seq
 }
 
 // Action is the kind of a step.
@@ -57,8 +61,10 @@ type Action int
 const (
 	// Rest means that the client has everything.
 	Rest Action = iota
-	// LookUp: look up the present membership.
+	// LookUp: look up the present membership, and the earliest one that has ended.
 	LookUp
+	// Begin: begin with the membership that began with From, although no notice named it.
+	Begin
 	// Read: read a page after State.After.
 	Read
 	// Again: discard the view.

@@ -46,8 +46,18 @@ func (l *log) lastOf(m membership) ids.Seq {
 	return m.last
 }
 
-// page returns at most limit events after a seq, as the user may see them.
-func (l *log) page(after ids.Seq, limit int, connected ids.Seq) *stretch.Page {
+// ended returns the event that began the earliest membership after a seq that has ended; 0 if there is none.
+func (l *log) ended(after ids.Seq) ids.Seq {
+	for _, m := range l.all {
+		if m.from > after && m.last != 0 {
+			return m.from
+		}
+	}
+	return 0
+}
+
+// page returns at most limit events after a seq, as the user may see them. Those up to old are old by their time.
+func (l *log) page(after ids.Seq, limit int, old ids.Seq) *stretch.Page {
 	if len(l.all) == 0 {
 		return &stretch.Page{}
 	}
@@ -55,7 +65,7 @@ func (l *log) page(after ids.Seq, limit int, connected ids.Seq) *stretch.Page {
 	var events []stretch.Event
 	for _, m := range l.all {
 		for seq := max(m.from, after+1); seq <= l.lastOf(m) && len(events) < limit; seq++ {
-			events = append(events, stretch.Event{Seq: seq, Begins: seq == m.from, Ends: seq == m.last, Old: seq <= connected})
+			events = append(events, stretch.Event{Seq: seq, Begins: seq == m.from, Ends: seq == m.last, Old: seq <= old})
 		}
 	}
 	return &stretch.Page{Known: true, Member: l.present() != 0, Head: head, Stretches: stretch.Of(events, after), Diverged: after > head}
@@ -102,9 +112,27 @@ type machine struct {
 
 	state     stretch.State
 	view      stretch.View
-	notices   []ids.Seq // under way
+	notices   []notice  // under way
 	connected ids.Seq   // head when the client connected
-	lossless  bool      // no notice was lost, and none overtook another
+	old       ids.Seq   // the last event that is old by its time: those above connected waited in the stream
+	noticed   []ids.Seq // memberships that began while the client was connected, as it was noticed before a later one was told
+}
+
+// notice says that a membership began with an event; now that it began while the client was connected.
+type notice struct {
+	seq ids.Seq
+	now bool
+}
+
+func (m *machine) notice(n notice) {
+	if n.now {
+		if m.has < n.seq {
+			m.noticed = append(m.noticed, n.seq)
+		}
+		m.state.NoticeNow(n.seq)
+	} else {
+		m.state.Notice(n.seq)
+	}
 }
 
 // step carries out one step. history says whether it answers.
@@ -116,10 +144,10 @@ func (m *machine) step(answers bool, limit int) {
 			m.view = stretch.View{}
 			return
 		}
-		m.view.Listed, m.view.Present = true, m.log.present()
+		m.view.Listed, m.view.Present, m.view.Ended = true, m.log.present(), m.log.ended(m.old)
 	case stretch.Read:
 		if answers {
-			m.view = stretch.View{Page: m.log.page(m.state.After(), limit, m.connected)}
+			m.view = stretch.View{Page: m.log.page(m.state.After(), limit, m.old)}
 		}
 	case stretch.Attach:
 		m.attach(step.From)
@@ -142,7 +170,7 @@ func (m *machine) step(answers bool, limit int) {
 		require.Equal(m.t, m.has, step.Last)
 	case stretch.Again, stretch.Forget:
 		m.view = stretch.View{}
-	case stretch.Rest, stretch.Skip:
+	case stretch.Rest, stretch.Skip, stretch.Begin:
 	case stretch.Diverge:
 		require.Fail(m.t, "nothing diverged")
 	}
@@ -176,6 +204,7 @@ func (m *machine) proceed(answers bool, limit int) {
 // connect begins with a client that names its position, or does not know the conversation.
 func (m *machine) connect() {
 	m.connected = m.log.head
+	m.old = m.connected + ids.Seq(rapid.IntRange(0, 6).Draw(m.t, "old"))
 	if len(m.log.all) > 0 && rapid.Bool().Draw(m.t, "named") {
 		in := m.log.all[rapid.IntRange(0, len(m.log.all)-1).Draw(m.t, "membership")]
 		position := ids.Seq(rapid.Uint64Range(uint64(in.from), uint64(m.log.lastOf(in))).Draw(m.t, "position"))
@@ -205,7 +234,7 @@ func (m *machine) requireComplete() {
 		switch {
 		case m.isResume && one.from < m.first: // the client was told before
 		case !m.isResume && one.from <= m.connected: // ended before it connected
-		case !m.isResume && !m.lossless && (len(m.stays) == 0 || one.from < m.stays[0].from): // nothing says that it was missed
+		case one.from <= m.old && !slices.Contains(m.noticed, one.from) && !slices.Contains(m.stays, one): // nothing says that it is not old
 		default:
 			want = append(want, one)
 		}
@@ -232,11 +261,11 @@ func TestEachMembershipIsToldOnce(t *testing.T) {
 		for range rapid.IntRange(0, 12).Draw(t, "before") {
 			grow()
 		}
-		m := &machine{client: &client{t: t, log: l}, lossless: true}
+		m := &machine{client: &client{t: t, log: l}}
 		m.connect()
 		for _, one := range l.all { // a new worker repeats old notices
 			if rapid.IntRange(0, 3).Draw(t, "repeated") == 0 {
-				m.notices = append(m.notices, one.from)
+				m.notices = append(m.notices, notice{seq: one.from})
 			}
 		}
 		for range rapid.IntRange(0, 80).Draw(t, "length") {
@@ -244,33 +273,35 @@ func TestEachMembershipIsToldOnce(t *testing.T) {
 			case 0, 1, 2:
 				grow()
 				if l.present() == l.head {
-					m.notices = append(m.notices, l.head)
+					m.notices = append(m.notices, notice{l.head, true})
 				}
 			case 3:
 				if len(m.notices) == 0 {
 					break
 				}
 				i := rapid.IntRange(0, len(m.notices)-1).Draw(t, "which")
-				seq := m.notices[i]
-				m.lossless = m.lossless && i == 0
+				n := m.notices[i]
 				switch rapid.IntRange(0, 5).Draw(t, "fate") {
-				case 0:
-					m.lossless = false
+				case 0: // lost
 				case 1:
-					m.notices = append(m.notices, seq)
+					m.notices = append(m.notices, notice{seq: n.seq})
 					fallthrough
 				default:
-					m.state.Notice(seq)
+					m.notice(n)
 				}
 				m.notices = slices.Delete(m.notices, i, i+1)
 			default:
 				m.proceed(rapid.IntRange(0, 4).Draw(t, "answers") > 0, rapid.IntRange(1, 5).Draw(t, "limit"))
 			}
 		}
-		for _, seq := range m.notices {
-			m.state.Notice(seq)
+		for _, n := range m.notices {
+			m.notice(n)
 		}
-		m.state.Notice(l.present()) // the comparison with the store finds a membership that lasts
+		for _, one := range l.all { // the comparison with the store finds all that are not old, and one that lasts
+			if one.from > m.old || one.last == 0 {
+				m.state.Notice(one.from)
+			}
+		}
 		for n := 0; !m.state.IsResting() && (!m.state.IsLive() || m.has < l.head); n++ {
 			require.Less(t, n, 2000, "it never ends")
 			m.proceed(true, 3)

@@ -629,7 +629,9 @@ type Joined struct {
 	// seq of the event that made them members.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	// The users.
-	UserIds       []string `protobuf:"bytes,3,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	UserIds []string `protobuf:"bytes,3,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	// When the worker received the answer to the commit, Unix time in milliseconds by its clock; 0 if the notice is published again.
+	CommittedMs   int64 `protobuf:"varint,4,opt,name=committed_ms,json=committedMs,proto3" json:"committed_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,6 +687,13 @@ func (x *Joined) GetUserIds() []string {
 	return nil
 }
 
+func (x *Joined) GetCommittedMs() int64 {
+	if x != nil {
+		return x.CommittedMs
+	}
+	return 0
+}
+
 var File_runnel_broker_v1_broker_proto protoreflect.FileDescriptor
 
 const file_runnel_broker_v1_broker_proto_rawDesc = "" +
@@ -734,11 +743,12 @@ const file_runnel_broker_v1_broker_proto_rawDesc = "" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12#\n" +
 	"\rdelivered_seq\x18\x03 \x01(\x04R\fdeliveredSeq\x12\x19\n" +
-	"\bread_seq\x18\x04 \x01(\x04R\areadSeq\"^\n" +
+	"\bread_seq\x18\x04 \x01(\x04R\areadSeq\"\x81\x01\n" +
 	"\x06Joined\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x19\n" +
-	"\buser_ids\x18\x03 \x03(\tR\auserIdsB<Z:github.com/runnelhq/runnel/proto/runnel/broker/v1;brokerv1b\x06proto3"
+	"\buser_ids\x18\x03 \x03(\tR\auserIds\x12!\n" +
+	"\fcommitted_ms\x18\x04 \x01(\x03R\vcommittedMsB<Z:github.com/runnelhq/runnel/proto/runnel/broker/v1;brokerv1b\x06proto3"
 
 var (
 	file_runnel_broker_v1_broker_proto_rawDescOnce sync.Once

@@ -580,6 +580,11 @@ func (m *Joined) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.CommittedMs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.CommittedMs))
+		i--
+		dAtA[i] = 0x20
+	}
 	if len(m.UserIds) > 0 {
 		for iNdEx := len(m.UserIds) - 1; iNdEx >= 0; iNdEx-- {
 			i -= len(m.UserIds[iNdEx])
@@ -845,6 +850,9 @@ func (m *Joined) SizeVT() (n int) {
 			l = len(s)
 			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
+	}
+	if m.CommittedMs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.CommittedMs))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2296,6 +2304,25 @@ func (m *Joined) UnmarshalVT(dAtA []byte) error {
 			}
 			m.UserIds = append(m.UserIds, string(dAtA[iNdEx:postIndex]))
 			iNdEx = postIndex
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field CommittedMs", wireType)
+			}
+			m.CommittedMs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.CommittedMs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -2167,8 +2167,11 @@ type ListConversationsRequest struct {
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Only these conversations, at most 1000; empty for all.
 	ConversationIds []string `protobuf:"bytes,4,rep,name=conversation_ids,json=conversationIds,proto3" json:"conversation_ids,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// With conversation_ids: also return the memberships of these conversations that began at or after this time, by the time of the
+	// event, and have ended, Unix time in milliseconds; 0 for none.
+	EndedSinceMs  int64 `protobuf:"varint,5,opt,name=ended_since_ms,json=endedSinceMs,proto3" json:"ended_since_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListConversationsRequest) Reset() {
@@ -2229,6 +2232,13 @@ func (x *ListConversationsRequest) GetConversationIds() []string {
 	return nil
 }
 
+func (x *ListConversationsRequest) GetEndedSinceMs() int64 {
+	if x != nil {
+		return x.EndedSinceMs
+	}
+	return 0
+}
+
 // ListConversationsResponse is a page of a user's conversations.
 type ListConversationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2239,8 +2249,11 @@ type ListConversationsResponse struct {
 	// Tokens of this user issued at or before this time are refused, Unix time in milliseconds; 0 if no tokens were
 	// revoked. It is part of this response because every connection needs both.
 	RevokedBeforeMs int64 `protobuf:"varint,3,opt,name=revoked_before_ms,json=revokedBeforeMs,proto3" json:"revoked_before_ms,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The memberships that ended_since_ms asks for, by conversation and joined_seq; at most 1000. They were read after the
+	// conversations.
+	Ended         []*Membership `protobuf:"bytes,4,rep,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListConversationsResponse) Reset() {
@@ -2292,6 +2305,13 @@ func (x *ListConversationsResponse) GetRevokedBeforeMs() int64 {
 		return x.RevokedBeforeMs
 	}
 	return 0
+}
+
+func (x *ListConversationsResponse) GetEnded() []*Membership {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
 }
 
 // Summary is a conversation as one of its members sees it.
@@ -6059,16 +6079,18 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x06hidden\x18\x02 \x03(\v2\x1d.runnel.conversation.v1.RangeR\x06hidden\x12\x12\n" +
 	"\x04head\x18\x03 \x01(\x04R\x04head\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12\x16\n" +
-	"\x06member\x18\x05 \x01(\bR\x06member\"\x8a\x01\n" +
+	"\x06member\x18\x05 \x01(\bR\x06member\"\xb0\x01\n" +
 	"\x18ListConversationsRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12)\n" +
-	"\x10conversation_ids\x18\x04 \x03(\tR\x0fconversationIds\"\x9d\x01\n" +
+	"\x10conversation_ids\x18\x04 \x03(\tR\x0fconversationIds\x12$\n" +
+	"\x0eended_since_ms\x18\x05 \x01(\x03R\fendedSinceMs\"\xd2\x01\n" +
 	"\x19ListConversationsResponse\x12@\n" +
 	"\rconversations\x18\x01 \x03(\v2\x1a.runnel.history.v1.SummaryR\rconversations\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12*\n" +
-	"\x11revoked_before_ms\x18\x03 \x01(\x03R\x0frevokedBeforeMs\"\x91\x02\n" +
+	"\x11revoked_before_ms\x18\x03 \x01(\x03R\x0frevokedBeforeMs\x123\n" +
+	"\x05ended\x18\x04 \x03(\v2\x1d.runnel.history.v1.MembershipR\x05ended\"\x91\x02\n" +
 	"\aSummary\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +
@@ -6469,113 +6491,114 @@ var file_runnel_history_v1_history_proto_depIdxs = []int32{
 	99,  // 30: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
 	101, // 31: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
 	32,  // 32: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	97,  // 33: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
-	100, // 34: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
-	35,  // 35: runnel.history.v1.FindMembershipsResponse.memberships:type_name -> runnel.history.v1.NewestMembership
-	38,  // 36: runnel.history.v1.CountMembershipsResponse.counts:type_name -> runnel.history.v1.MembershipCount
-	40,  // 37: runnel.history.v1.CompareMembershipsRequest.users:type_name -> runnel.history.v1.KnownMemberships
-	42,  // 38: runnel.history.v1.CompareMembershipsResponse.users:type_name -> runnel.history.v1.ChangedMemberships
-	43,  // 39: runnel.history.v1.ChangedMemberships.memberships:type_name -> runnel.history.v1.Membership
-	24,  // 40: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
-	48,  // 41: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
-	50,  // 42: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
-	100, // 43: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
-	54,  // 44: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
-	12,  // 45: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
-	54,  // 46: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
-	61,  // 47: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
-	62,  // 48: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
-	0,   // 49: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
-	69,  // 50: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
-	71,  // 51: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
-	73,  // 52: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
-	98,  // 53: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
-	8,   // 54: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
-	9,   // 55: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
-	98,  // 56: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
-	76,  // 57: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
-	99,  // 58: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
-	99,  // 59: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
-	8,   // 60: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
-	77,  // 61: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
-	26,  // 62: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
-	2,   // 63: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
-	1,   // 64: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
-	82,  // 65: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
-	1,   // 66: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
-	1,   // 67: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
-	99,  // 68: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
-	1,   // 69: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
-	1,   // 70: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
-	86,  // 71: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
-	1,   // 72: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
-	86,  // 73: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
-	94,  // 74: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
-	0,   // 75: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
-	94,  // 76: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
-	13,  // 77: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
-	16,  // 78: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
-	18,  // 79: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
-	20,  // 80: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
-	25,  // 81: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
-	28,  // 82: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
-	30,  // 83: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
-	33,  // 84: runnel.history.v1.HistoryService.FindMemberships:input_type -> runnel.history.v1.FindMembershipsRequest
-	36,  // 85: runnel.history.v1.HistoryService.CountMemberships:input_type -> runnel.history.v1.CountMembershipsRequest
-	44,  // 86: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
-	39,  // 87: runnel.history.v1.HistoryService.CompareMemberships:input_type -> runnel.history.v1.CompareMembershipsRequest
-	46,  // 88: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
-	49,  // 89: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
-	52,  // 90: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
-	55,  // 91: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
-	57,  // 92: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
-	59,  // 93: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
-	63,  // 94: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
-	65,  // 95: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
-	67,  // 96: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
-	70,  // 97: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
-	74,  // 98: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
-	78,  // 99: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
-	80,  // 100: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
-	84,  // 101: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
-	87,  // 102: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
-	89,  // 103: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
-	91,  // 104: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
-	93,  // 105: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
-	14,  // 106: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
-	17,  // 107: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
-	19,  // 108: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
-	21,  // 109: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
-	27,  // 110: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
-	29,  // 111: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
-	31,  // 112: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
-	34,  // 113: runnel.history.v1.HistoryService.FindMemberships:output_type -> runnel.history.v1.FindMembershipsResponse
-	37,  // 114: runnel.history.v1.HistoryService.CountMemberships:output_type -> runnel.history.v1.CountMembershipsResponse
-	45,  // 115: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
-	41,  // 116: runnel.history.v1.HistoryService.CompareMemberships:output_type -> runnel.history.v1.CompareMembershipsResponse
-	47,  // 117: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
-	51,  // 118: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
-	53,  // 119: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
-	56,  // 120: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
-	58,  // 121: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
-	60,  // 122: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
-	64,  // 123: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
-	66,  // 124: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
-	68,  // 125: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
-	72,  // 126: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
-	75,  // 127: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
-	79,  // 128: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
-	81,  // 129: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
-	85,  // 130: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
-	88,  // 131: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
-	90,  // 132: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
-	92,  // 133: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
-	95,  // 134: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
-	106, // [106:135] is the sub-list for method output_type
-	77,  // [77:106] is the sub-list for method input_type
-	77,  // [77:77] is the sub-list for extension type_name
-	77,  // [77:77] is the sub-list for extension extendee
-	0,   // [0:77] is the sub-list for field type_name
+	43,  // 33: runnel.history.v1.ListConversationsResponse.ended:type_name -> runnel.history.v1.Membership
+	97,  // 34: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
+	100, // 35: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
+	35,  // 36: runnel.history.v1.FindMembershipsResponse.memberships:type_name -> runnel.history.v1.NewestMembership
+	38,  // 37: runnel.history.v1.CountMembershipsResponse.counts:type_name -> runnel.history.v1.MembershipCount
+	40,  // 38: runnel.history.v1.CompareMembershipsRequest.users:type_name -> runnel.history.v1.KnownMemberships
+	42,  // 39: runnel.history.v1.CompareMembershipsResponse.users:type_name -> runnel.history.v1.ChangedMemberships
+	43,  // 40: runnel.history.v1.ChangedMemberships.memberships:type_name -> runnel.history.v1.Membership
+	24,  // 41: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
+	48,  // 42: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
+	50,  // 43: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
+	100, // 44: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
+	54,  // 45: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	12,  // 46: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
+	54,  // 47: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	61,  // 48: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
+	62,  // 49: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
+	0,   // 50: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
+	69,  // 51: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
+	71,  // 52: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
+	73,  // 53: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
+	98,  // 54: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
+	8,   // 55: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
+	9,   // 56: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
+	98,  // 57: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
+	76,  // 58: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
+	99,  // 59: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
+	99,  // 60: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
+	8,   // 61: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
+	77,  // 62: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
+	26,  // 63: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
+	2,   // 64: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
+	1,   // 65: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
+	82,  // 66: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
+	1,   // 67: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
+	1,   // 68: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
+	99,  // 69: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
+	1,   // 70: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
+	1,   // 71: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
+	86,  // 72: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
+	1,   // 73: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
+	86,  // 74: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
+	94,  // 75: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
+	0,   // 76: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
+	94,  // 77: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
+	13,  // 78: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
+	16,  // 79: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
+	18,  // 80: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
+	20,  // 81: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
+	25,  // 82: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
+	28,  // 83: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
+	30,  // 84: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
+	33,  // 85: runnel.history.v1.HistoryService.FindMemberships:input_type -> runnel.history.v1.FindMembershipsRequest
+	36,  // 86: runnel.history.v1.HistoryService.CountMemberships:input_type -> runnel.history.v1.CountMembershipsRequest
+	44,  // 87: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
+	39,  // 88: runnel.history.v1.HistoryService.CompareMemberships:input_type -> runnel.history.v1.CompareMembershipsRequest
+	46,  // 89: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
+	49,  // 90: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
+	52,  // 91: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
+	55,  // 92: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
+	57,  // 93: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
+	59,  // 94: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
+	63,  // 95: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
+	65,  // 96: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
+	67,  // 97: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
+	70,  // 98: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
+	74,  // 99: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
+	78,  // 100: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
+	80,  // 101: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
+	84,  // 102: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
+	87,  // 103: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
+	89,  // 104: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
+	91,  // 105: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
+	93,  // 106: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
+	14,  // 107: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
+	17,  // 108: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
+	19,  // 109: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
+	21,  // 110: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
+	27,  // 111: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
+	29,  // 112: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
+	31,  // 113: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
+	34,  // 114: runnel.history.v1.HistoryService.FindMemberships:output_type -> runnel.history.v1.FindMembershipsResponse
+	37,  // 115: runnel.history.v1.HistoryService.CountMemberships:output_type -> runnel.history.v1.CountMembershipsResponse
+	45,  // 116: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
+	41,  // 117: runnel.history.v1.HistoryService.CompareMemberships:output_type -> runnel.history.v1.CompareMembershipsResponse
+	47,  // 118: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
+	51,  // 119: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
+	53,  // 120: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
+	56,  // 121: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
+	58,  // 122: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
+	60,  // 123: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
+	64,  // 124: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
+	66,  // 125: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
+	68,  // 126: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
+	72,  // 127: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
+	75,  // 128: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
+	79,  // 129: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
+	81,  // 130: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
+	85,  // 131: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
+	88,  // 132: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
+	90,  // 133: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
+	92,  // 134: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
+	95,  // 135: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
+	107, // [107:136] is the sub-list for method output_type
+	78,  // [78:107] is the sub-list for method input_type
+	78,  // [78:78] is the sub-list for extension type_name
+	78,  // [78:78] is the sub-list for extension extendee
+	0,   // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_runnel_history_v1_history_proto_init() }

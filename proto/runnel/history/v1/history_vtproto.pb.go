@@ -2108,6 +2108,11 @@ func (m *ListConversationsRequest) MarshalToSizedBufferVT(dAtA []byte) (int, err
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.EndedSinceMs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.EndedSinceMs))
+		i--
+		dAtA[i] = 0x28
+	}
 	if len(m.ConversationIds) > 0 {
 		for iNdEx := len(m.ConversationIds) - 1; iNdEx >= 0; iNdEx-- {
 			i -= len(m.ConversationIds[iNdEx])
@@ -2168,6 +2173,18 @@ func (m *ListConversationsResponse) MarshalToSizedBufferVT(dAtA []byte) (int, er
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if len(m.Ended) > 0 {
+		for iNdEx := len(m.Ended) - 1; iNdEx >= 0; iNdEx-- {
+			size, err := m.Ended[iNdEx].MarshalToSizedBufferVT(dAtA[:i])
+			if err != nil {
+				return 0, err
+			}
+			i -= size
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
+			i--
+			dAtA[i] = 0x22
+		}
 	}
 	if m.RevokedBeforeMs != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.RevokedBeforeMs))
@@ -6330,6 +6347,9 @@ func (m *ListConversationsRequest) SizeVT() (n int) {
 			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
 	}
+	if m.EndedSinceMs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.EndedSinceMs))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -6351,6 +6371,12 @@ func (m *ListConversationsResponse) SizeVT() (n int) {
 	}
 	if m.RevokedBeforeMs != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.RevokedBeforeMs))
+	}
+	if len(m.Ended) > 0 {
+		for _, e := range m.Ended {
+			l = e.SizeVT()
+			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
 	}
 	n += len(m.unknownFields)
 	return n
@@ -12472,6 +12498,25 @@ func (m *ListConversationsRequest) UnmarshalVT(dAtA []byte) error {
 			}
 			m.ConversationIds = append(m.ConversationIds, string(dAtA[iNdEx:postIndex]))
 			iNdEx = postIndex
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field EndedSinceMs", wireType)
+			}
+			m.EndedSinceMs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.EndedSinceMs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -12596,6 +12641,40 @@ func (m *ListConversationsResponse) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 4:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Ended", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Ended = append(m.Ended, &Membership{})
+			if err := m.Ended[len(m.Ended)-1].UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -24,7 +24,7 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 		"moveWatermarks": moveWatermarks, "moveHeads": moveHeads, "insertPlain": insertPlain, "insertFull": insertFull, "selectDuplicates": selectDuplicates, "endMembership": endMembership, "alterConversation": alterConversation,
 		"selectCommands": selectCommands, "selectRising": selectRising, "selectFalling": selectFalling, "selectHead": selectHead,
 		"selectView": selectView, "selectStates": selectStates, "selectHeads": selectHeads, "selectListAll": selectListAll, "selectListNamed": selectListNamed,
-		"selectNewestMemberships": selectNewestMemberships, "countMemberships": countMemberships, "selectRemoved": selectRemoved,
+		"selectNewestMemberships": selectNewestMemberships, "selectEndedMemberships": selectEndedMemberships, "countMemberships": countMemberships, "selectRemoved": selectRemoved,
 		"selectAllMemberships": selectAllMemberships, "selectRecentMemberships": selectRecentMemberships,
 		"selectMembers": selectMembers, "selectMember": selectMember, "selectDeadLetters": selectDeadLetters, "selectDeadLetter": selectDeadLetter, "deleteDeadLetter": deleteDeadLetter,
 		"selectRevoked": selectRevoked, "selectRevocations": selectRevocations, "selectRevocation": selectRevocation, "revoke": revoke, "setWanted": setWanted,

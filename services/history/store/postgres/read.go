@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -53,7 +54,12 @@ const (
 	listOrder       = " ORDER BY memberships.conversation_id LIMIT $4"
 	selectListAll   = selectList + listOrder
 	selectListNamed = selectList + " AND memberships.conversation_id = ANY ($5::text[])" + listOrder
-	selectMembers   = `SELECT memberships.user_id, joined_seq, ` + cursorColumns + `
+	// The memberships that ListConversationsRequest.ended_since_ms asks for.
+	selectEndedMemberships = `SELECT conversation_id, joined_seq, left_seq FROM memberships
+		WHERE user_id = $1 AND conversation_id = ANY ($2::text[]) AND left_seq IS NOT NULL AND $3::bigint <= (SELECT events.time_ms FROM events
+			WHERE events.conversation_id = memberships.conversation_id AND events.seq = joined_seq)
+		ORDER BY conversation_id, joined_seq LIMIT $4`
+	selectMembers = `SELECT memberships.user_id, joined_seq, ` + cursorColumns + `
 		FROM memberships LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
 		WHERE memberships.conversation_id = $1 AND memberships.user_id > $2 AND ` + present + `
 		ORDER BY memberships.user_id LIMIT $3`
@@ -305,6 +311,15 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 		})
 	})
 	sql.Queue(selectRevoked, request.GetUserId()).QueryRow(func(row pgx.Row) error { return row.Scan(&response.RevokedBeforeMs) })
+	if since := request.GetEndedSinceMs(); since > 0 {
+		sql.Queue(selectEndedMemberships, request.GetUserId(), request.GetConversationIds(), since, rpc.MaxItems).Query(func(rows pgx.Rows) error {
+			return until(rows, func() (bool, error) {
+				one := &historyv1.Membership{}
+				response.Ended = append(response.Ended, one)
+				return true, rows.Scan(&one.ConversationId, &one.JoinedSeq, &one.LeftSeq)
+			})
+		})
+	}
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error { return conn.SendBatch(ctx, sql).Close() })
 	return response, wrap("list conversations", err)
 }

@@ -8,12 +8,13 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/rpc"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
 // membershipReads are the queries for memberships of users.
-type membershipReads struct{ newest, count, removed *sql.Stmt }
+type membershipReads struct{ newest, count, removed, ended *sql.Stmt }
 
 func (s *membershipReads) prepare(p *preparer) {
 	// SQLite takes the other columns from the row with the maximum.
@@ -21,6 +22,10 @@ func (s *membershipReads) prepare(p *preparer) {
 		WHERE conversation_id IN (SELECT value FROM json_each(?)) AND user_id = ? GROUP BY conversation_id`)
 	s.count = p.stmt(`SELECT user_id, count(*) FROM memberships
 		WHERE user_id IN (SELECT value FROM json_each(?)) AND left_seq IS NULL GROUP BY user_id`)
+	s.ended = p.stmt(`SELECT m.conversation_id, m.joined_seq, m.left_seq FROM memberships AS m
+		JOIN events AS e ON e.conversation_id = m.conversation_id AND e.seq = m.joined_seq
+		WHERE m.user_id = ? AND m.conversation_id IN (SELECT value FROM json_each(?)) AND m.left_seq IS NOT NULL AND e.time_ms >= (? + 0)
+		ORDER BY m.conversation_id, m.joined_seq LIMIT (? + 0)`)
 	s.removed = p.stmt(`SELECT m.conversation_id, m.user_id, m.left_seq FROM memberships AS m
 		JOIN events AS e ON e.conversation_id = m.conversation_id AND e.seq = m.left_seq
 		WHERE m.conversation_id IN (SELECT value FROM json_each(?)) AND e.kind IN (SELECT value FROM json_each(?))
@@ -58,6 +63,16 @@ func (s *Store) FindMemberships(ctx context.Context, request *historyv1.FindMemb
 		return true, rows.Scan(&m.ConversationId, &m.JoinedSeq, &m.LeftSeq)
 	}, jsonList(request.GetConversationIds()), request.GetUserId())
 	return found, wrap("find memberships", err)
+}
+
+// listEnded returns the memberships that ListConversationsRequest.ended_since_ms asks for.
+func (s *Store) listEnded(ctx context.Context, request *historyv1.ListConversationsRequest) (ended []*historyv1.Membership, err error) {
+	err = each(ctx, s.read.memberships.ended, func(rows *sql.Rows) (bool, error) {
+		one := &historyv1.Membership{}
+		ended = append(ended, one)
+		return true, rows.Scan(&one.ConversationId, &one.JoinedSeq, &one.LeftSeq)
+	}, request.GetUserId(), jsonList(request.GetConversationIds()), request.GetEndedSinceMs(), rpc.MaxItems)
+	return ended, err
 }
 
 // CountMemberships returns how many conversations users are members of now.

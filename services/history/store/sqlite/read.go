@@ -300,6 +300,9 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 			err = nil
 		}
 	}
+	if err == nil && request.GetEndedSinceMs() > 0 {
+		response.Ended, err = s.listEnded(ctx, request)
+	}
 	return response, wrap("list conversations", err)
 }
 

@@ -57,6 +57,31 @@ func testMemberships(t *testing.T, subject Subject) {
 		require.Equal(t, map[ids.User]uint64{"alice": 3, "bob": 2}, got)
 	})
 
+	t.Run("memberships that ended come with the named conversations", func(t *testing.T) {
+		db := subject.New(t)
+		worker := NewWorker(db, 0, &Clock{})
+		create := func() string { return worker.Commit(t, worker.CreateGroup("alice", "g", "bob"))[0].GetConversationId() }
+		one, two, lasts := create(), create(), create()
+		worker.Commit(t, worker.Command(one, "bob", Leave()), worker.Command(two, "bob", Leave()))
+		since := worker.Commit(t, worker.Command(one, "alice", Add("bob")))[0].GetTimeMs()
+		worker.Commit(t, worker.Command(one, "bob", Leave()), worker.Command(one, "alice", Add("bob")), worker.Command(one, "alice", Add("carol")))
+		worker.Commit(t, worker.Command(one, "bob", Leave()), worker.Command(one, "carol", Leave()), worker.Command(one, "alice", Add("bob")))
+		list := func(since int64, conversations ...string) *historyv1.ListConversationsResponse {
+			answer, err := db.ListConversations(t.Context(), &historyv1.ListConversationsRequest{UserId: "bob", ConversationIds: conversations, EndedSinceMs: since})
+			require.NoError(t, err)
+			return answer
+		}
+		require.Empty(t, list(0, one, two, lasts).GetEnded())
+		require.Empty(t, list(since).GetEnded(), "no conversation is named")
+		answer := list(since, one, two, lasts)
+		require.Len(t, answer.GetConversations(), 2, "bob is a member of two")
+		want := []*historyv1.Membership{{ConversationId: one, JoinedSeq: 3, LeftSeq: 4}, {ConversationId: one, JoinedSeq: 5, LeftSeq: 7}}
+		require.True(t, proto.Equal(&historyv1.ListConversationsResponse{Ended: want}, &historyv1.ListConversationsResponse{Ended: answer.GetEnded()}), "%v", answer.GetEnded())
+		require.Len(t, list(1, one, two, lasts).GetEnded(), 4)
+		require.Len(t, list(1, two).GetEnded(), 1)
+		require.Empty(t, list(1, lasts).GetEnded())
+	})
+
 	t.Run("only the named conversations are listed", func(t *testing.T) {
 		db := subject.New(t)
 		worker := NewWorker(db, 0, &Clock{})
