@@ -160,8 +160,16 @@ func deface(s *target) {
 	bob.awaits("unknown command")
 	s.during()
 	for _, args := range [][]string{
-		{"status"}, {"connections", "list"}, {"users", "sessions", string(userID)}, {"users", "sessions", user}, {"conversations", "list", "--user", string(userID)},
-		{"conversations", "show", group}, {"conversations", "members", group}, {"conversations", "verify", group}, {"partitions", "list"}, {"dead-letters", "list"},
+		{"status"},
+		{"connections", "list"},
+		{"users", "sessions", string(userID)},
+		{"users", "sessions", user},
+		{"conversations", "list", "--user", string(userID)},
+		{"conversations", "show", group},
+		{"conversations", "members", group},
+		{"conversations", "verify", group},
+		{"partitions", "list"},
+		{"dead-letters", "list"},
 		{"conversations", "show", "\u202e" + osc},
 	} {
 		s.admin(s.address("rpc"), args...)
@@ -174,11 +182,27 @@ func deface(s *target) {
 
 // steered are the commands of runnel admin; those that change something are answered by a worker that is none.
 var steered = [][]string{
-	{"status"}, {"connections", "list"}, {"connections", "inspect", "x"}, {"connections", "disconnect", "x"}, {"users", "sessions", "bob"}, {"users", "revoke", "bob"},
-	{"conversations", "list", "--user", "bob"}, {"conversations", "show", "g"}, {"conversations", "members", "g"}, {"conversations", "verify", terminaltest.Text[:9]},
-	{"partitions", "list"}, {"partitions", "move", "1", "\x1b[2J"}, {"dead-letters", "list"}, {"dead-letters", "show", "x"}, {"dead-letters", "retry", "x"},
-	{"dead-letters", "drop", "--yes", "\x1b[2J"}, {"explain", "--user", "bob", "--conversation", "g", "--seq", "1"}, {"level"}, {"level", "--raise", "2"},
-	{"erase", "g", "--seq", "1", "--yes"}, {"backup", "mark", "--now"},
+	{"status"},
+	{"connections", "list"},
+	{"connections", "inspect", "x"},
+	{"connections", "disconnect", "x"},
+	{"users", "sessions", "bob"},
+	{"users", "revoke", "bob"},
+	{"conversations", "list", "--user", "bob"},
+	{"conversations", "show", "g"},
+	{"conversations", "members", "g"},
+	{"conversations", "verify", terminaltest.Text[:9]},
+	{"partitions", "list"},
+	{"partitions", "move", "1", "\x1b[2J"},
+	{"dead-letters", "list"},
+	{"dead-letters", "show", "x"},
+	{"dead-letters", "retry", "x"},
+	{"dead-letters", "drop", "--yes", "\x1b[2J"},
+	{"explain", "--user", "bob", "--conversation", "g", "--seq", "1"},
+	{"level"},
+	{"level", "--raise", "2"},
+	{"erase", "g", "--seq", "1", "--yes"},
+	{"backup", "mark", "--now"},
 }
 
 func impersonate(s *target) {
