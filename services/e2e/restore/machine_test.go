@@ -311,23 +311,28 @@ func (separate) files(dir string) files {
 	}
 }
 
-// location is the line of the page that names the database.
-var location = regexp.MustCompile(`(?m)^export RUNNEL_HISTORY_DATABASE=.*$`)
+var (
+	// location is the line of a block that names the database, transfer the one that restores it.
+	location = regexp.MustCompile(`(?m)^export RUNNEL_HISTORY_DATABASE=.*$`)
+	transfer = regexp.MustCompile(`(?m)^pg_restore .*$`)
+)
 
-func (s separate) blocks(i *installation) []string {
+// commands returns the blocks of the page for the database of this machine: the backup, then the restore.
+func (separate) commands(i *installation) []string {
 	i.t.Helper()
 	all := blocks(i.t, "deploy/README.md", "Back up and restore")
-	require.Len(i.t, all, 3, "the backup, the restore, and what prepares the database")
-	set := location.FindString(all[0])
-	require.NotEmpty(i.t, set)
-	set = "export RUNNEL_HISTORY_DATABASE='" + i.suite.Database + "'\n"
-	return []string{set + location.ReplaceAllString(all[0], ""), set + all[1], set + all[2]}
+	require.Len(i.t, all, 2)
+	for n, block := range all {
+		require.Regexp(i.t, location, block)
+		all[n] = location.ReplaceAllLiteralString(block, "export RUNNEL_HISTORY_DATABASE='"+i.suite.Database+"'")
+	}
+	require.Regexp(i.t, transfer, all[1])
+	return all
 }
 
-func (s separate) backup(i *installation) { i.desk.run(s.blocks(i)[0]) }
+func (s separate) backup(i *installation)         { i.desk.run(s.commands(i)[0]) }
+func (s separate) restore(i *installation) string { return i.desk.run(s.commands(i)[1]) }
 
-func (s separate) restore(i *installation) string {
-	return i.desk.run(s.blocks(i)[1]) + s.putBack(i)
+func (s separate) putBack(i *installation) string {
+	return i.desk.run(transfer.ReplaceAllString(s.commands(i)[1], ""))
 }
-
-func (s separate) putBack(i *installation) string { return i.desk.run(s.blocks(i)[2]) }
