@@ -21,7 +21,6 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 
-	"github.com/runnelhq/runnel/services/gateway/backoff"
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
@@ -73,6 +72,8 @@ type Hub struct {
 	shards      []shard
 	recentBytes atomic.Int64
 	workers     sync.WaitGroup
+
+	opening opening
 
 	mu    sync.Mutex
 	rooms map[ids.Conversation]*Room
@@ -312,32 +313,6 @@ func (r *Room) welcomeLocked(s *Subscription, listed ids.Seq) {
 	default:
 		r.placeLocked(s)
 	}
-}
-
-// open reads the heads of new rooms once their subscriptions are in effect. It repeats failed reads.
-func (h *Hub) open(fresh []*Room) {
-	if h.openOnce(fresh) == nil {
-		return
-	}
-	h.workers.Go(func() {
-		for wait := time.Duration(0); h.ctx.Err() == nil; {
-			wait = backoff.Wait(h.ctx.Done(), wait)
-			err := h.openOnce(fresh)
-			if err == nil {
-				return
-			}
-			h.cfg.Logger.Warn("could not subscribe to new conversations yet", "conversations", len(fresh), "error", err)
-		}
-	})
-}
-
-func (h *Hub) openOnce(fresh []*Room) error {
-	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.HistoryTimeout)
-	defer cancel()
-	if err := h.cfg.Bus.Flush(ctx); err != nil {
-		return fmt.Errorf("wait for subscriptions: %w", err)
-	}
-	return h.readHeads(ctx, fresh, (*Room).open)
 }
 
 // readHeads reads the heads of rooms from history and passes each to tell: nil if the conversation does not exist.
