@@ -106,11 +106,6 @@ type raw struct {
 	queue []*clientv1.ServerFrame
 }
 
-func (s *suite) dial(codec frame.Codec) *raw {
-	s.t.Helper()
-	return dialAt(s.t, s.url(), codec)
-}
-
 func (s *suite) login(user string, codec frame.Codec, resume ...*clientv1.Position) *raw {
 	s.t.Helper()
 	return loginAt(s.t, s.url(), user, codec, resume...)

@@ -173,9 +173,13 @@ func TestEveryLimitFollowsItsSetting(t *testing.T) {
 			require.Equal(t, limit, f.GetError().GetCode())
 			require.Equal(t, errcode.CloseOverloaded, again.closed())
 		}},
-		"max-frame-bytes=" + strconv.Itoa(protocol.MaxFrameBytes): {metrics.LimitFrameBytes, "", func(t *testing.T, address string) {
+		"max-frame-bytes=" + strconv.Itoa(2*protocol.MaxFrameBytes): {metrics.LimitFrameBytes, "", func(t *testing.T, address string) {
 			c := newClient(t, address)
-			c.text(strings.Repeat(" ", protocol.MaxFrameBytes+1))
+			c.text(`{"id":"5","listConversations":{}}` + strings.Repeat(" ", protocol.MaxFrameBytes))
+			answer, err := c.next()
+			require.NoError(t, err)
+			require.Equal(t, uint64(5), answer.GetId(), "larger than the default allows")
+			c.text(strings.Repeat(" ", 2*protocol.MaxFrameBytes+1))
 			require.Equal(t, errcode.CloseTooLarge, c.closed())
 		}},
 		"frame-rate=0.1":                 {metrics.LimitFrameRate, "", refused(rateLimited, members())},

@@ -212,6 +212,8 @@ func TestLateMessagesAreNotSentAgain(t *testing.T) {
 	s.live(r, log[6])
 	require.Equal(t, []uint64{7}, ann.seqs(1))
 	ann.quiet()
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Gaps), 0, "only the first message left one")
+	require.InDelta(t, 2, testutil.ToFloat64(s.metrics.Repeats), 0)
 }
 
 // Many clients that have missed much, each something else, get it in order and without a hole.
