@@ -45,9 +45,10 @@ func newClient(t *testing.T, address string) client {
 	return client{s}
 }
 
-func submit(conversationID string, n int, body *conversationv1.Body) *clientv1.ClientFrame {
+// create is the command that creates a conversation.
+func create(n int, body *conversationv1.Body) *clientv1.ClientFrame {
 	return &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: &clientv1.Submit{
-		ConversationId: conversationID, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n), Body: body,
+		CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n), Body: body,
 	}}}
 }
 
@@ -157,6 +158,7 @@ func TestEveryLimitFollowsItsSetting(t *testing.T) {
 		"max-connections-per-network=1": {metrics.LimitNetworkConnections, "trusted-proxies=1", crowded},
 		"connect-rate-per-network=0.1":  {metrics.LimitNetworkConnectRate, "trusted-proxies=1", crowded},
 		"max-unauthenticated-bytes=" + strconv.Itoa(protocol.MaxConnectBytes): {metrics.LimitUnauthenticatedBytes, "", func(t *testing.T, address string) {
+			t.Helper()
 			for range 2 { // all but the end of a first message
 				w, err := newStranger(t, address).NextWriter(websocket.TextMessage)
 				require.NoError(t, err)
@@ -165,6 +167,7 @@ func TestEveryLimitFollowsItsSetting(t *testing.T) {
 			}
 		}},
 		"max-connections-per-user=1": {metrics.LimitUserConnections, "", func(t *testing.T, address string) {
+			t.Helper()
 			newClient(t, address)
 			again := newStranger(t, address)
 			again.connect(minted(t, secret, time.Now(), time.Hour), "d")
@@ -174,6 +177,7 @@ func TestEveryLimitFollowsItsSetting(t *testing.T) {
 			require.Equal(t, errcode.CloseOverloaded, again.closed())
 		}},
 		"max-frame-bytes=" + strconv.Itoa(2*protocol.MaxFrameBytes): {metrics.LimitFrameBytes, "", func(t *testing.T, address string) {
+			t.Helper()
 			c := newClient(t, address)
 			c.text(`{"id":"5","listConversations":{}}` + strings.Repeat(" ", protocol.MaxFrameBytes))
 			answer, err := c.next()
@@ -184,9 +188,9 @@ func TestEveryLimitFollowsItsSetting(t *testing.T) {
 		}},
 		"frame-rate=0.1":                 {metrics.LimitFrameRate, "", refused(rateLimited, members())},
 		"read-rate-per-user=0.2":         {metrics.LimitReadRate, "", refused(rateLimited, members(), members())}, // a burst of two: the connect is the first
-		"command-rate-per-user=0.1":      {metrics.LimitCommandRate, "", refused(rateLimited, submit("", 1, group()), submit("", 2, group()))},
-		"add-rate-per-user=0.1":          {metrics.LimitAddRate, "", refused(rateLimited, submit("", 1, group(many...)), submit("", 2, group("bob")))},
-		"max-conversations-per-user=100": {metrics.LimitConversations, "", refused(limit, submit("", 1, group("bob")))},
+		"command-rate-per-user=0.1":      {metrics.LimitCommandRate, "", refused(rateLimited, create(1, group()), create(2, group()))},
+		"add-rate-per-user=0.1":          {metrics.LimitAddRate, "", refused(rateLimited, create(1, group(many...)), create(2, group("bob")))},
+		"max-conversations-per-user=100": {metrics.LimitConversations, "", refused(limit, create(1, group("bob")))},
 	} {
 		tested[c.limit] = true
 		name, _, _ := strings.Cut(setting, "=")

@@ -88,42 +88,42 @@ func unsigned() string {
 
 // What closes a connection, and with which code, with the gateway's own sockets, links and tokens.
 func TestBadConnectionsAreClosedWithTheirCode(t *testing.T) {
-	valid := func(t *testing.T) string { return minted(t, secret, time.Now(), time.Hour) }
+	valid := minted(t, secret, time.Now(), time.Hour)
 	for name, c := range map[string]struct {
-		do   func(t *testing.T, s *stranger)
+		do   func(s *stranger)
 		code errcode.CloseCode
 	}{
-		"a frame before connect":  {func(_ *testing.T, s *stranger) { s.text(`{"id":"1","listConversations":{}}`) }, errcode.CloseProtocol},
-		"nonsense before connect": {func(_ *testing.T, s *stranger) { s.text("{") }, errcode.CloseProtocol},
-		"no token":                {func(_ *testing.T, s *stranger) { s.connect("", "d") }, errcode.CloseUnauthenticated},
-		"a token of another key": {func(t *testing.T, s *stranger) {
+		"a frame before connect":  {func(s *stranger) { s.text(`{"id":"1","listConversations":{}}`) }, errcode.CloseProtocol},
+		"nonsense before connect": {func(s *stranger) { s.text("{") }, errcode.CloseProtocol},
+		"no token":                {func(s *stranger) { s.connect("", "d") }, errcode.CloseUnauthenticated},
+		"a token of another key": {func(s *stranger) {
 			s.connect(minted(t, strings.Repeat("x", 32), time.Now(), time.Hour), "d")
 		}, errcode.CloseUnauthenticated},
-		"an unsigned token": {func(_ *testing.T, s *stranger) { s.connect(unsigned(), "d") }, errcode.CloseUnauthenticated},
-		"an expired token": {func(t *testing.T, s *stranger) {
+		"an unsigned token": {func(s *stranger) { s.connect(unsigned(), "d") }, errcode.CloseUnauthenticated},
+		"an expired token": {func(s *stranger) {
 			s.connect(minted(t, secret, time.Now().Add(-61*time.Minute), time.Hour), "d")
 		}, errcode.CloseTokenExpired},
-		"a bad device id": {func(t *testing.T, s *stranger) { s.connect(valid(t), "a.b") }, errcode.CloseProtocol},
-		"an oversized message before connect": {func(_ *testing.T, s *stranger) {
+		"a bad device id": {func(s *stranger) { s.connect(valid, "a.b") }, errcode.CloseProtocol},
+		"an oversized message before connect": {func(s *stranger) {
 			s.text(strings.Repeat(" ", protocol.MaxConnectBytes+1))
 		}, errcode.CloseTooLarge},
-		"an oversized message": {func(t *testing.T, s *stranger) {
-			s.connect(valid(t), "d")
+		"an oversized message": {func(s *stranger) {
+			s.connect(valid, "d")
 			_, err := s.next()
 			require.NoError(t, err)
 			s.text(strings.Repeat(" ", protocol.MaxFrameBytes+1))
 		}, errcode.CloseTooLarge},
-		"the wrong kind of message": {func(_ *testing.T, s *stranger) {
+		"the wrong kind of message": {func(s *stranger) {
 			_ = s.WriteMessage(websocket.BinaryMessage, []byte("{}"))
 		}, errcode.CloseProtocol},
-		"a flood": {func(t *testing.T, s *stranger) {
-			s.connect(valid(t), "d")
+		"a flood": {func(s *stranger) {
+			s.connect(valid, "d")
 			for range 300 {
 				s.text(`{"id":"9","listConversations":{}}`)
 			}
 		}, errcode.CloseFlood},
-		"nothing but nonsense": {func(t *testing.T, s *stranger) {
-			s.connect(valid(t), "d")
+		"nothing but nonsense": {func(s *stranger) {
+			s.connect(valid, "d")
 			for range 10 {
 				s.text("nonsense")
 			}
@@ -132,7 +132,7 @@ func TestBadConnectionsAreClosedWithTheirCode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1}, "--frame-rate=5")
 			s := newStranger(t, address)
-			c.do(t, s)
+			c.do(s)
 			require.Equal(t, c.code, s.closed())
 		})
 	}

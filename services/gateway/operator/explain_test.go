@@ -153,11 +153,11 @@ const (
 	resumedBeyond = gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND
 )
 
-// requireSteps waits until the only connection of a user has these steps for an event, each of which covers the event.
-func (s *stage) requireSteps(userID string, seq uint64, want ...gatewayv1.StepKind) (answer *gatewayv1.ExplainResponse) {
+// requireSteps waits until ann's only connection has these steps for an event, each of which covers the event.
+func (s *stage) requireSteps(seq uint64, want ...gatewayv1.StepKind) (answer *gatewayv1.ExplainResponse) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool {
-		answer = s.explain(userID, seq)
+		answer = s.explain("ann", seq)
 		return len(answer.GetTrails()) == 1 && slices.Equal(want, kinds(answer.GetTrails()[0].GetSteps()))
 	}, patience, 50*time.Microsecond, "steps of %d", seq)
 	for _, step := range answer.GetTrails()[0].GetSteps() {
@@ -178,10 +178,10 @@ func TestALostLiveMessageIsExplained(t *testing.T) {
 	s.live(log[4])
 	require.Equal(t, uint64(4), ann.next().GetEvent().GetSeq())
 	require.Equal(t, uint64(5), ann.next().GetEvent().GetSeq())
-	lost := s.requireSteps("ann", 4, queued, written)
+	lost := s.requireSteps(4, queued, written)
 	require.Equal(t, []gatewayv1.StepKind{missed, gapFilled}, kinds(lost.GetSteps()))
 	require.Empty(t, lost.GetWorker(), "no worker is known to have published it")
-	late := s.requireSteps("ann", 5, queued, written)
+	late := s.requireSteps(5, queued, written)
 	require.Equal(t, []gatewayv1.StepKind{routed, missed, gapFilled}, kinds(late.GetSteps()))
 	require.Equal(t, "worker-1", late.GetWorker())
 }
@@ -193,8 +193,8 @@ func TestAResumeIsExplained(t *testing.T) {
 	s.store.Put(log)
 	ann := s.connect("ann", gatewaytest.Position(log[1]))
 	require.Equal(t, uint64(3), ann.next().GetEvent().GetSeq())
-	s.requireSteps("ann", 2, resumedBeyond)
-	s.requireSteps("ann", 3, caughtUp, written)
+	s.requireSteps(2, resumedBeyond)
+	s.requireSteps(3, caughtUp, written)
 }
 
 // Events between two memberships are explained as hidden.
@@ -210,9 +210,9 @@ func TestWhatAUserMayNotSeeIsExplained(t *testing.T) {
 	told := ann.next().GetHidden()
 	require.Equal(t, []uint64{4, 5}, []uint64{told.GetFirst(), told.GetLast()})
 	require.Equal(t, uint64(6), ann.next().GetEvent().GetSeq())
-	s.requireSteps("ann", 3, caughtUp, written)
-	s.requireSteps("ann", 4, hidden, written)
-	s.requireSteps("ann", 6, caughtUp, written)
+	s.requireSteps(3, caughtUp, written)
+	s.requireSteps(4, hidden, written)
+	s.requireSteps(6, caughtUp, written)
 }
 
 // A standing in another conversation does not affect the explanation.
