@@ -9,17 +9,19 @@ import (
 	"strings"
 )
 
-// unlimited is the lowest value of version 1 that means "no limit": the kernel rounds the highest possible limit down to a page.
+// unlimited is the lowest value of cgroup version 1 that means "no limit". The kernel rounds the highest possible limit
+// down to a page.
 const unlimited = math.MaxInt64 >> 16 << 16
 
 // hierarchy is a mounted cgroup file system that can limit memory.
 type hierarchy struct {
 	version int
-	// root is the cgroup that is visible at point, the place of the mount.
+	// root is the cgroup that is visible at the mount point.
 	root, point string
 }
 
-// files are the limits in a cgroup's directory. Above memory.high the kernel slows the processes down, above the others it kills.
+// files returns the limit files in a cgroup's directory. Above memory.high the kernel slows the processes down. Above the
+// other limits it kills them.
 func (h hierarchy) files() []string {
 	if h.version == 1 {
 		return []string{"memory.limit_in_bytes"}
@@ -27,8 +29,8 @@ func (h hierarchy) files() []string {
 	return []string{"memory.max", "memory.high"}
 }
 
-// lowest returns the lowest memory limit of the process's cgroup and those above it, in bytes; math.MaxInt64 if there is none. root
-// is the root of the file system. Whatever cannot be read counts as no limit.
+// lowest returns the lowest memory limit of the process's cgroup and its ancestors in bytes, or math.MaxInt64 if there is
+// no limit. root is the root of the file system. A limit that cannot be read counts as no limit.
 func lowest(root fs.FS) int64 {
 	limit := int64(math.MaxInt64)
 	for _, h := range hierarchies(root) {
@@ -48,7 +50,8 @@ func lowest(root fs.FS) int64 {
 	return limit
 }
 
-// directory returns the directory of a cgroup. A cgroup outside of the mount's root is not visible; the root is the nearest that is.
+// directory returns the directory of a cgroup. A cgroup outside the mount's root is not visible. For such a cgroup it
+// returns the mount point, which shows the nearest visible cgroup.
 func (h hierarchy) directory(group string) string {
 	inside := strings.TrimPrefix(group, strings.TrimSuffix(h.root, "/"))
 	if len(inside) == len(group) && h.root != "/" || strings.HasPrefix(inside, "/..") {
@@ -77,8 +80,8 @@ func hierarchies(root fs.FS) (list []hierarchy) {
 	return list
 }
 
-// membership returns the cgroup that the process is in. A line of /proc/self/cgroup reads number:controllers:cgroup; version 2 has
-// number 0 and no controllers.
+// membership returns the cgroup of the process. A line of /proc/self/cgroup reads number:controllers:cgroup. Version 2
+// has number 0 and no controllers.
 func membership(root fs.FS, version int) (group string, found bool) {
 	for _, line := range lines(root, "proc/self/cgroup") {
 		fields := strings.SplitN(line, ":", 3)
@@ -92,7 +95,7 @@ func membership(root fs.FS, version int) (group string, found bool) {
 	return "", false
 }
 
-// read reads a limit; math.MaxInt64 if there is none.
+// read reads a limit. It returns math.MaxInt64 if there is no limit.
 func read(root fs.FS, name string) int64 {
 	text, err := fs.ReadFile(root, strings.TrimPrefix(name, "/"))
 	if err != nil {

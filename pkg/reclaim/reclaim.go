@@ -1,12 +1,12 @@
 // Package reclaim returns memory to the operating system when the process has become quiet. Go's collector runs when the heap has
-// doubled, or after two minutes, and keeps what it frees for the next time that the heap doubles. A process that was busy and is quiet
-// now therefore holds more than twice of what it uses. Package reclaim collects at once, and gives the rest back:
+// doubled, or after two minutes. It keeps freed memory until the heap grows again. A process that was busy and is now quiet
+// therefore holds more than twice the memory that it uses. Package reclaim collects at once, and returns the free memory:
 //
-//	busy ──the free memory would last for quiet at the present rate──▶ quiet ──worth it──▶ collected, given back
-//	  ▲                                                                  │
-//	  └────────────────────── allocations ───────────────────────────────┘
+//	busy ──the free memory lasts for quiet at the current rate──▶ quiet ──worth it──▶ collected, returned
+//	  ▲                                                             │
+//	  └────────────────────── allocations ──────────────────────────┘
 //
-// A busy process is left alone: it needs the room, and would only fetch the memory again.
+// A busy process is left alone: it needs the free memory, and would request the memory again.
 package reclaim
 
 import (
@@ -18,43 +18,44 @@ import (
 )
 
 const (
-	// interval is how often the process is looked at.
+	// interval is the time between two samples of the heap.
 	interval = time.Second
-	// quiet is how long the free memory must last at the present rate of allocation.
+	// quiet is how long the free memory must last at the current rate of allocation for the process to count as quiet.
 	quiet = 30 * time.Second
-	// looks is how many times in a row the process must be found quiet.
+	// looks is the number of consecutive quiet samples before a collection.
 	looks = 2
-	// leastBytes and leastShare are the least that is worth a collection, in bytes and as a divisor of the process's memory.
+	// leastBytes and leastShare define the smallest gain that justifies a collection: in bytes, and as a divisor of the
+	// process's memory.
 	leastBytes = 8 << 20
 	leastShare = 8
-	// maxLoad limits the time for collections, as a divisor of the time between them.
+	// maxLoad limits the time spent on collections, as a divisor of the time between two collections.
 	maxLoad = 100
 )
 
 // sample is the state of the Go heap, in bytes.
 type sample struct {
-	allocated uint64 // since the start of the process
-	live      uint64 // found in use by the last collection
+	allocated uint64 // allocated since the start of the process
+	live      uint64 // in use at the last collection
 	objects   uint64 // in use, or garbage that is not collected yet
-	free      uint64 // free, and not given back
-	goal      uint64 // size of objects at which the next collection begins
-	total     uint64 // all memory of the runtime that is not given back
+	free      uint64 // free, but not returned to the operating system
+	goal      uint64 // the size of objects at which the next collection begins
+	total     uint64 // all memory of the runtime that is not returned to the operating system
 }
 
-// gain is the most that a collection can give back.
+// gain is the largest amount of memory that a collection can return.
 func (s sample) gain() uint64 { return s.objects - min(s.live, s.objects) + s.free }
 
 // worthwhile reports whether the gain justifies a collection.
 func (s sample) worthwhile() bool { return s.gain() >= max(leastBytes, s.total/leastShare) }
 
-// quietSince reports whether the process allocated so little since an earlier sample, one interval before, that what is left until
-// the next collection lasts for a long time.
+// quietSince reports whether the process allocates slowly. It compares with a sample taken one interval earlier. At the
+// current rate, the heap must take longer than quiet to reach the next collection.
 func (s sample) quietSince(before sample) bool {
 	left := s.goal - min(s.goal, s.objects)
 	return (s.allocated-before.allocated)*uint64(quiet/interval) < left
 }
 
-// Reclaimer gives memory back. Make it with New.
+// Reclaimer returns memory to the operating system. Make it with New.
 type Reclaimer struct {
 	log  *slog.Logger
 	read func() sample
@@ -66,7 +67,7 @@ func New(log *slog.Logger) *Reclaimer {
 	return &Reclaimer{log: log, read: reader(), free: debug.FreeOSMemory}
 }
 
-// Run works until ctx ends. It returns nil.
+// Run takes samples and collects until ctx ends. It returns nil.
 func (r *Reclaimer) Run(ctx context.Context) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

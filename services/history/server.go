@@ -27,7 +27,7 @@ type Server struct {
 	store   store.Store
 	log     *slog.Logger
 	timeout time.Duration
-	// recheck is how often a waiting reader of the feed reads again without being woken.
+	// recheck is the interval at which a waiting reader of the feed reads again without being woken.
 	recheck time.Duration
 	metrics *metrics
 	ledger  *ledger.Ledger

@@ -18,7 +18,7 @@ const (
 	guardInterval = time.Second
 	// restartPause is the time between two starts while the disk is still full.
 	restartPause = 5 * time.Second
-	// writeError is in the text of an error of a stream that could not be written. NATS gives such errors no code.
+	// writeError is part of the text of the error when a stream could not be written. NATS gives such errors no code.
 	writeError = "write error"
 )
 
@@ -28,9 +28,9 @@ var (
 	errNotWritten = errors.New("a stream was not written")
 )
 
-// embeddedNATS is the NATS server in this process. A server that has met a full disk disables JetStream, or refuses every message
-// of the streams that it could not write; both remain when there is space again. Therefore such a server is replaced by a new one on
-// the same files. Connections come back by themselves.
+// embeddedNATS is the NATS server in this process. When the disk is full, a server disables JetStream, or refuses all
+// messages of the streams that it could not write. Both states remain after space is available again. Therefore
+// embeddedNATS replaces the server by a new server on the same files. Connections reconnect by themselves.
 type embeddedNATS struct {
 	start func() (*server.Server, error)
 	log   *slog.Logger
@@ -69,7 +69,7 @@ func (e *embeddedNATS) InProcessConn() (net.Conn, error) {
 	return s.InProcessConn()
 }
 
-// check returns why the server does not store messages; nil if it does.
+// check returns an error if the server does not store messages, with the reason.
 func (e *embeddedNATS) check(context.Context) error {
 	s := e.server()
 	switch {
@@ -79,7 +79,7 @@ func (e *embeddedNATS) check(context.Context) error {
 		return errDisabled
 	}
 	for _, trouble := range s.Healthz(&server.HealthzOptions{Details: true}).Errors {
-		// Other errors may come from a stream that is being created, or may be there after a restart as well.
+		// Other errors may come from a stream that is being created, and a restart may not repair them.
 		if strings.Contains(trouble.Error, writeError) {
 			return fmt.Errorf("%w: %s", errNotWritten, trouble.Error)
 		}
@@ -87,7 +87,7 @@ func (e *embeddedNATS) check(context.Context) error {
 	return nil
 }
 
-// guard restarts the server when it has stopped storing messages, until ctx ends.
+// guard restarts the server whenever it has stopped storing messages, until ctx ends.
 func (e *embeddedNATS) guard(ctx context.Context) error {
 	ticker := time.NewTicker(guardInterval)
 	defer ticker.Stop()
@@ -108,7 +108,7 @@ func (e *embeddedNATS) guard(ctx context.Context) error {
 	}
 }
 
-// restart replaces the server. If it fails, there is none, and guard tries again.
+// restart replaces the server. If starting the new server fails, guard tries again later.
 func (e *embeddedNATS) restart(because error) {
 	e.log.Error("the embedded NATS server has stopped storing messages; restarting it. Is the disk of the data directory full?", "error", because)
 	e.close()

@@ -13,14 +13,14 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
 )
 
-// assembly is users who are in several groups each, with one client each.
+// assembly is a set of users with one client each. Each user is a member of several groups.
 type assembly struct {
 	*crowd
 
 	groups []string // conversation ids
 }
 
-// assemble makes the clients of users who are in no group yet. No client is connected.
+// assemble makes the clients of users who are not members of any group yet. No client is connected.
 func assemble(s *system, users int) (*assembly, error) {
 	s.crowds++
 	a := &assembly{crowd: &crowd{system: s, clients: make([]*load.Client, users)}}
@@ -38,14 +38,14 @@ func assemble(s *system, users int) (*assembly, error) {
 	return a, err
 }
 
-// member returns the client that is member i of group g of this size. The groups are spread evenly over the users, and no two of
-// them have the same members.
+// member returns the client of member i of group g. size is the number of members. The groups are spread evenly over the
+// users. No two groups have the same members.
 func (a *assembly) member(g, i, size int) *load.Client {
 	users := len(a.clients)
 	return a.clients[(g+i*(users/size+1+g/users))%users]
 }
 
-// create makes groups, many at a time, and returns when all are committed.
+// create makes groups, atOnce at a time. It returns when all groups are committed.
 func (a *assembly) create(ctx context.Context, groups, size, atOnce int) error {
 	first := len(a.groups)
 	a.groups = append(a.groups, make([]string, groups)...)
@@ -72,7 +72,8 @@ func (a *assembly) create(ctx context.Context, groups, size, atOnce int) error {
 	return making.Wait()
 }
 
-// say sends one message to each group, at a rate that the server can slow down, and returns when every member has received it.
+// say sends one message to each group. A slow server lowers the rate. say returns when every member has received every
+// message.
 func (a *assembly) say(ctx context.Context, size, rate int) error {
 	var delivered atomic.Int64
 	all := make(chan struct{})
@@ -110,7 +111,7 @@ func (a *assembly) await(ctx context.Context, done <-chan struct{}, state func()
 		return a.loop.Failures()
 	case <-ctx.Done():
 		if err := a.loop.Failures(); err != nil {
-			return err // this error explains the other
+			return err // the loop's error explains why done was not closed
 		}
 		return fmt.Errorf("%s: %w", state(), ctx.Err())
 	}

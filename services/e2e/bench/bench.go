@@ -21,7 +21,7 @@ type scenario struct {
 	name   string // for file names
 	title  string
 	extra  bool   // a variant that a quick run leaves out
-	mode   string // the only one that it runs in; empty for both
+	mode   string // the only mode that the scenario runs in; empty for both
 	copies int    // number of gateways and workers
 	run    func(ctx context.Context, t *trial) error
 }
@@ -127,7 +127,8 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 	return report, errors.Join(failed...)
 }
 
-// workplace makes a directory for data and logs, and prepares this process for the load; call done at the end.
+// workplace makes a directory for data and logs, and prepares this process for the load. The caller calls done at the
+// end.
 func (c Config) workplace() (dir string, done func(), err error) {
 	if c.Keep != "" {
 		if err := os.MkdirAll(c.Keep, 0o755); err != nil {
@@ -138,7 +139,7 @@ func (c Config) workplace() (dir string, done func(), err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("make a directory for data: %w", err)
 	}
-	// The load generator allocates little, so avoiding garbage collection during measurements is better.
+	// The load generator allocates little. Rare garbage collections disturb the measurements least.
 	percent := debug.SetGCPercent(800)
 	return dir, func() {
 		debug.SetGCPercent(percent)
@@ -148,7 +149,7 @@ func (c Config) workplace() (dir string, done func(), err error) {
 	}, nil
 }
 
-// modes are the modes that are measured.
+// modes returns the modes to measure.
 func (c Config) modes() []string {
 	if c.Mode == "both" {
 		return []string{standalone, separate}

@@ -17,17 +17,18 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// build is the programs that are measured, and the settings that they are started with.
+// build describes the programs to measure and their settings.
 type build struct {
-	// path is a checkout, or a directory of programs. Empty for the present workspace.
+	// path is a checkout or a directory of programs. An empty path means the current workspace.
 	path               string
 	flags, environment []string
 	binaries           launch.Binaries
-	// known are the flags of each program. Flags that a program does not know are not given to it. With nil, programs get all.
+	// known contains the flags of each program. Flags that a program does not know are not passed to it. If known is nil,
+	// all flags are passed.
 	known map[string]map[string]bool
 }
 
-// parseBuild reads a build of the command line: a path, then flags and NAME=VALUE, separated by spaces.
+// parseBuild parses a build from the command line: a path, then flags and NAME=VALUE pairs, separated by spaces.
 func parseBuild(text string) (*build, error) {
 	words := strings.Fields(text)
 	if len(words) == 0 {
@@ -51,7 +52,7 @@ func parseBuild(text string) (*build, error) {
 	return b, nil
 }
 
-// prepare builds the programs of a mode or finds them, and reads which flags they have.
+// prepare builds or finds the programs of a mode, and reads their flags.
 func (b *build) prepare(ctx context.Context, mode string) (err error) {
 	if isFile(filepath.Join(b.path, "go.work")) {
 		sum := sha256.Sum256([]byte(b.path))
@@ -80,7 +81,8 @@ func (b *build) prepare(ctx context.Context, mode string) (err error) {
 	return nil
 }
 
-// find looks for the programs of a mode in a directory. The NATS server may be missing: then it is that of the present workspace.
+// find looks for the programs of a mode in a directory. If the NATS server is missing there, find uses the NATS server of
+// the current workspace.
 func (b *build) find(ctx context.Context, mode string) (launch.Binaries, error) {
 	found := launch.Binaries{}
 	for _, program := range programs(mode) {
@@ -105,7 +107,7 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// listedFlag is a flag in the help of a program.
+// listedFlag matches a flag in the help of a program.
 var listedFlag = regexp.MustCompile(`--(?:\[no-\])?([a-z0-9][a-z0-9.-]*)`)
 
 // flagsOf reads the flags of a program from its help.
@@ -142,7 +144,7 @@ func (b *build) knowsAnywhere(flag string) bool {
 	return false
 }
 
-// flagsWith returns the flags that each program is started with: the raised limits, extra flags for all, and the build's own.
+// flagsWith returns the flags for each program: the raised limits, the extra flags, and the flags of the build.
 func (b *build) flagsWith(extra []string) map[string][]string {
 	flags := map[string][]string{}
 	for _, program := range []string{launch.Standalone, launch.Gateway, launch.Delivery, launch.History} {

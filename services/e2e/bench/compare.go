@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Comparison contains the results of several builds, measured in turn.
+// Comparison contains the results of several builds. The builds are measured in turn.
 type Comparison struct {
 	Date       time.Time     `json:"date"`
 	Machine    Machine       `json:"machine"`
@@ -20,7 +20,7 @@ type Comparison struct {
 	Rows       []ComparedRow `json:"rows"`
 }
 
-// Build is one of the builds.
+// Build is one of the compared builds.
 type Build struct {
 	Name     string   `json:"name"` // A, B …
 	Path     string   `json:"path"`
@@ -36,20 +36,21 @@ type ComparedRow struct {
 	Metric   string    `json:"metric"`
 	What     string    `json:"what"`
 	Unit     string    `json:"unit"`
-	Figures  []*Figure `json:"figures"` // of each build, in their order
-	Against  []Against `json:"against"` // of each build after the first
+	Figures  []*Figure `json:"figures"` // one for each build, in the order of the builds
+	Against  []Against `json:"against"` // one for each build after the first
 }
 
 // Against compares a build with the first one.
 type Against struct {
-	// Ratio is the median of the ratios of each round, Min and Max their range. All are 0 if a figure was not above 0.
+	// Ratio is the median of the ratios of the rounds. Min and Max are their range. All three are 0 if a figure was not
+	// above 0.
 	Ratio   float64 `json:"ratio"`
 	Min     float64 `json:"min"`
 	Max     float64 `json:"max"`
 	Verdict Verdict `json:"verdict"`
 }
 
-// Verdict is how a build compares with the first one in a row.
+// Verdict is the result of comparing a build with the first build in one row.
 type Verdict string
 
 // The verdicts.
@@ -64,15 +65,16 @@ const (
 )
 
 const (
-	// fewestRounds is the smallest number of rounds from which anything is concluded.
+	// fewestRounds is the smallest number of rounds that permits a conclusion.
 	fewestRounds = 3
-	// manyRounds is the number of rounds from which a difference of the same sign in every round counts, though the ranges overlap:
-	// equal builds show that in one row of 32.
+	// manyRounds is the number of rounds from which a consistent difference counts although the ranges overlap. The
+	// difference must have the same sign in every round. Equal builds show such a difference in one row of 32.
 	manyRounds = 6
 )
 
-// Compare measures what cfg selects on each of its builds: every scenario on all builds in turn, as many rounds as cfg has runs, each
-// with services started anew. A round in which one build fails does not count for the others.
+// Compare measures the scenarios that cfg selects on each build. The builds take turns in every scenario, for as many
+// rounds as cfg has runs. Each measurement starts the services anew. If one build fails in a round, the results of the
+// other builds still count.
 func Compare(ctx context.Context, cfg Config, out io.Writer) (*Comparison, error) {
 	cfg, size, err := cfg.complete()
 	if err != nil {
@@ -140,7 +142,7 @@ func Compare(ctx context.Context, cfg Config, out io.Writer) (*Comparison, error
 func newComparison(cfg Config, builds []*build) *Comparison {
 	empty := newReport(cfg)
 	c := &Comparison{Date: empty.Date, Machine: empty.Machine, Options: empty.Options}
-	c.Machine.Commit = "" // each build has its own
+	c.Machine.Commit = "" // each build has its own commit
 	for i, b := range builds {
 		c.Builds = append(c.Builds, Build{
 			Name: string(rune('A' + i)), Path: b.path, Commit: commitOf(b.path), Settings: slices.Concat(b.flags, b.environment),
@@ -158,7 +160,7 @@ func (r *Report) append(other *Report) {
 	}
 }
 
-// complete makes the rows from the reports of all builds.
+// complete computes the rows from the reports of all builds.
 func (c *Comparison) complete(reports []*Report) {
 	for _, r := range reports {
 		r.complete()
@@ -182,7 +184,7 @@ func (c *Comparison) complete(reports []*Report) {
 	}
 }
 
-// against compares the runs of two builds. Runs at the same place are of the same round.
+// against compares the runs of two builds. Runs with the same index belong to the same round.
 func against(first, second []float64, more bool) Against {
 	result := Against{Verdict: Noise}
 	ratios := make([]float64, 0, len(first))
@@ -217,7 +219,7 @@ func against(first, second []float64, more bool) Against {
 // WriteJSON writes the comparison to a file.
 func (c *Comparison) WriteJSON(path string) error { return writeJSON(path, c) }
 
-// Print prints the figures of each build and their ratios to those of the first.
+// Print prints the figures of each build and their ratios to the figures of the first build.
 func (c *Comparison) Print(out io.Writer) {
 	fmt.Fprintln(out)
 	for _, b := range c.Builds {

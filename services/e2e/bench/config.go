@@ -49,7 +49,7 @@ type sizes struct {
 	some, lots        int // messages after which memory is measured
 }
 
-// manyGroups are groups of users who are in several each.
+// manyGroups are the sizes of scenarios whose users are members of several groups each.
 type manyGroups struct {
 	users, idle int // connections, and idle groups of them
 	burst       int // groups that are created at once
@@ -78,8 +78,8 @@ var tiny = sizes{
 	many: manyGroups{users: 20, idle: 50, burst: 40, rate: 200},
 }
 
-// The default numbers of runs. In a comparison, with 5 the ranges of two equal builds are apart in one row of 126, with 3 in one
-// of 10.
+// The default numbers of runs and of rounds of a comparison. With 5 rounds, the ranges of two equal builds do not overlap
+// in one row of 126. With 3 rounds, in one row of 10.
 const (
 	defaultRuns   = 3
 	defaultRounds = 5

@@ -148,7 +148,8 @@ func (c *crowd) send(client *load.Client) error {
 	return err
 }
 
-// mostInFlight is how many messages without an outcome a load keeps that is to finish rather than to keep a rate.
+// mostInFlight limits the messages without an outcome, for a load that has a fixed number of messages instead of a fixed
+// rate.
 const mostInFlight = 2000
 
 // ease waits while too many messages are without an outcome.

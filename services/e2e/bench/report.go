@@ -192,7 +192,7 @@ func thisMachine() Machine {
 	return m
 }
 
-// commitOf describes the commit of a checkout; empty if the directory is not one.
+// commitOf describes the commit of a checkout. It is empty if the directory is not a checkout.
 func commitOf(dir string) string {
 	command := exec.Command("git", "describe", "--always", "--dirty")
 	command.Dir = dir

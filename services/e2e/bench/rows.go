@@ -2,23 +2,24 @@ package bench
 
 import "fmt"
 
-// row describes one figure of one scenario, with its targets and the figures of peers. Smaller values are better, unless more
-// is set.
+// row describes one figure of one scenario, with its targets and the figures of other products. Smaller values are
+// better, unless more is set.
 type row struct {
 	scenario int
 	key      string // the key passed to trial.record
 	metric   string
 	what     string
 	unit     string
-	// peers are the peers' figures, as they are printed.
+	// peers are the printed figures of the other products.
 	peers peers
-	// standalone and separate are the targets; 0 means that the row has none.
+	// standalone and separate are the targets; 0 means that the row has no target.
 	standalone, separate float64
 	more                 bool
 }
 
-// peers are Centrifugo 6.9.1 with its memory engine, which keeps nothing; the same with Redis 7.0 that syncs before each reply; and
-// Tinode on PostgreSQL 15. All were measured on this machine, with messages of the same size, on 2026-11-28.
+// peers are the figures of three products. memory is Centrifugo 6.9.1 with its memory engine, which stores nothing.
+// durable is Centrifugo with Redis 7.0 that syncs before each reply. The third is Tinode on PostgreSQL 15. All were
+// measured on this machine on 2026-11-28, with messages of the same size.
 type peers struct{ memory, durable, tinode string }
 
 var none peers

@@ -7,8 +7,8 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// growth measures how memory rises under traffic: above that of freshly started services with everybody connected, after some
-// messages and after many.
+// growth measures how memory rises under traffic. It compares freshly started services that have all clients connected
+// with the same services after some messages, and after many messages.
 func growth(ctx context.Context, t *trial) error {
 	c, err := gather(ctx, t.system, t.groups, t.groupSize, true)
 	if err != nil {
@@ -49,7 +49,8 @@ func growth(ctx context.Context, t *trial) error {
 	return c.loop.Failures()
 }
 
-// memoryAfter sends messages to all groups in turn, at a rate that the server can slow down, and returns the RSS after everybody has them and a rest.
+// memoryAfter sends messages to all groups in turn. A slow server lowers the rate. After all clients have received the
+// messages, and after a rest, it returns the RSS.
 func (t *trial) memoryAfter(ctx context.Context, c *crowd, messages, rate int) (int64, error) {
 	c.loop.Handle(&listener{outcome: func(client *load.Client, _ int64, seq uint64, _ int64) { c.committed(client, seq) }})
 	sending, stop := context.WithCancel(ctx)

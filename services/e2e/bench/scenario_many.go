@@ -10,9 +10,10 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// idleGroups measures what groups in which nobody speaks cost in memory: the difference between freshly started services with the
-// same number of connections, without groups and with them; and then the difference after one message in each group. Once it is also
-// measured while the groups are made: their members are connected and receive the first events.
+// idleGroups measures the memory of groups without traffic, with a fixed number of connections. The first figure is the
+// difference between freshly started services with and without the groups. The second figure is the difference after one
+// message in each group. The third figure is measured once, while the groups are created and their connected members
+// receive the first events.
 func idleGroups(ctx context.Context, t *trial) error {
 	members, err := assemble(t.system, t.many.users)
 	if err != nil {
@@ -58,7 +59,7 @@ func idleGroups(ctx context.Context, t *trial) error {
 	return members.loop.Failures()
 }
 
-// memoryOfNew connects everybody, makes the groups, and records the difference in memory.
+// memoryOfNew connects all clients, makes the groups, and records the difference in memory.
 func (t *trial) memoryOfNew(ctx context.Context, members *assembly) error {
 	without, err := t.memoryWith(ctx, members)
 	if err != nil {
@@ -79,7 +80,7 @@ func (t *trial) memoryOfNew(ctx context.Context, members *assembly) error {
 	return t.awaitNobody(ctx)
 }
 
-// memoryWith restarts the services, connects everybody, and returns the RSS after a rest.
+// memoryWith restarts the services, connects all clients, and returns the RSS after a rest.
 func (t *trial) memoryWith(ctx context.Context, a *assembly) (int64, error) {
 	if err := t.restart(ctx); err != nil {
 		return 0, err
@@ -93,14 +94,15 @@ func (t *trial) memoryWith(ctx context.Context, a *assembly) (int64, error) {
 	return t.memory(), a.loop.Failures()
 }
 
-// creators is how many groups are created at a time when the time does not matter, and crowding how many when it does.
+// creators is the number of groups created at a time if the duration is not measured. crowding is the number if the
+// duration is measured.
 const (
 	creators = 64
 	crowding = 1024
 )
 
-// burst measures how long it takes until the gateways of all members listen to groups that were created at once: each member
-// must have received the first event.
+// burst measures how long the gateways take to listen to many groups that are created at once. The measurement ends when
+// every member has received the first event.
 func burst(ctx context.Context, t *trial) error {
 	for run := range t.Runs {
 		if err := burstOnce(ctx, t, run); err != nil {

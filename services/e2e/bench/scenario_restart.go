@@ -10,12 +10,12 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// reconnectPause is how long a client of this scenario waits between two attempts to connect. It is short, so that the time of
-// the server is measured and not that of the clients.
+// reconnectPause is the time between two connection attempts of a client. It is short, so that the result shows the
+// server's time and not the clients'.
 const reconnectPause = 10 * time.Millisecond
 
-// restart kills standalone under a steady load and starts it again at once: the time from the kill to the first commit of a message
-// that was sent afterwards.
+// restart kills standalone under a steady load and restarts it at once. It measures the time from the kill to the first
+// commit of a message that was sent after the kill.
 func restart(ctx context.Context, t *trial) error {
 	c, err := t.present(ctx, t.failGroups, t.groupSize, true)
 	if err != nil {
@@ -50,7 +50,7 @@ func restartOnce(ctx context.Context, t *trial, c *crowd, run int) error {
 	groups := len(c.clients) / c.size
 	err := under(ctx, 1, t.Warmup, func(ctx context.Context) error {
 		_, err := load.Pace(ctx, t.failRate, func(i int) error {
-			_ = c.send(c.clients[i%groups*c.size+i/groups%c.size]) // a client without a connection does not send
+			_ = c.send(c.clients[i%groups*c.size+i/groups%c.size]) // a client without a connection sends nothing
 			return nil
 		})
 		return err
@@ -88,7 +88,7 @@ func restartOnce(ctx context.Context, t *trial, c *crowd, run int) error {
 	}, c, func(ctx context.Context) error {
 		const patience = 2 * time.Second
 		lost = c.unanswered(ctx, patience)
-		c.answers.Add(lost) // no longer waited for
+		c.answers.Add(lost) // lost messages are no longer awaited
 		return c.wholeness(ctx)
 	})
 	if err != nil {

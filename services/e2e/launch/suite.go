@@ -51,7 +51,7 @@ type Options struct {
 	Gateways, Deliveries, Histories int
 	// Flags are additional flags by program name. They do not apply to NATS servers, which have a configuration file.
 	Flags map[string][]string
-	// Environment is additional environment of all services, each NAME=VALUE.
+	// Environment contains additional environment variables of all services, as NAME=VALUE.
 	Environment []string
 	// NATSSync is the sync_interval of the NATS servers: "always", or a duration. Empty means the server's default of two
 	// minutes.

@@ -86,14 +86,14 @@ func drawBacklog(p *page, list []*adminv1.Partition) {
 // quiet reports whether a partition needs no attention.
 func quiet(p *adminv1.Partition) bool { return p.GetState() == "running" && p.GetLag() == 0 }
 
-// versionsOf returns the versions by worker, which a server of an earlier version does not report.
+// versionsOf returns the version of each worker. A server of an earlier version does not report versions.
 func versionsOf(answer *adminv1.GetStatusResponse) map[string]string {
 	versions := map[string]string{}
 	maps.Copy(versions, answer.GetWorkerVersions())
 	return versions
 }
 
-// drawWorkers lists workers with their partitions; and with their versions, unless versions is nil.
+// drawWorkers lists workers with their partitions, and with their versions unless versions is nil.
 func drawWorkers(p *page, workers []*historyv1.Worker, partitions []*adminv1.Partition, versions map[string]string) {
 	if len(workers) == 0 {
 		p.linef("no workers: nothing is committed")

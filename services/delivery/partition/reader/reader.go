@@ -90,10 +90,11 @@ func (q *Queue) TakeAll(spare []source.Message) (entries []source.Message, pendi
 	return entries, q.pending, nil
 }
 
-// Settings of the consumers that read the streams. Missed heartbeats end the session: if the broker has forgotten a
-// request, two missed heartbeats reveal it. A constant delay costs no heartbeat: the broker sends them by its own clock. A network
-// that is silent for two seconds costs a new session, whose takeover makes about six calls one after the other. With 60 ms from the
-// worker to the broker, a command then waits up to 3.3 s: 2 s for the heartbeats, the rest for the takeover.
+// Settings of the consumers that read the streams. Two missed heartbeats end the session, because the broker may have
+// forgotten a request. A constant network delay causes no missed heartbeat, because the broker sends heartbeats by its
+// own clock. A network that is silent for two seconds costs a new session, whose takeover makes about six consecutive
+// calls. With 60 ms from the worker to the broker, a command then waits up to 3.3 s: 2 s for the heartbeats, the rest for
+// the takeover.
 const (
 	readHeartbeat = time.Second
 	readExpiry    = 10 * time.Second

@@ -21,7 +21,8 @@ const TextBytes = 128
 //	   ▲                                                                                       │
 //	   └──────────────────────── Close, or the server closed ──────────────────────────────────┘
 type Client struct {
-	// User and Conversation are the client's user and its conversation; Conversation is empty for a client in several.
+	// User is the client's user. Conversation is the client's conversation; it is empty for a client in several
+	// conversations.
 	User, Conversation string
 	// Index is free for use by the client's owner.
 	Index int
@@ -35,7 +36,7 @@ type Client struct {
 	carry       []byte // the beginning of an incomplete frame
 	known       bool   // seq is known, so the next connection resumes
 	seq         uint64 // every event up to this one has been received
-	places      places // instead of seq, for a client in several conversations
+	places      places // replaces seq for a client in several conversations
 	ackWaiting  bool
 	connectedAt int64
 	closedAs    string // the server's close code
@@ -90,11 +91,11 @@ var padding = func() []byte {
 	return []byte(words)
 }()
 
-// Submit sends a message to the client's conversation. now is the time of sending; it becomes the request id and the digits
-// at the beginning of the text. Each message of a client needs a different now.
+// Submit sends a message to the client's conversation. now is the time of sending. It becomes the request id and the
+// digits at the beginning of the text, so each message of a client needs a different now.
 func (c *Client) Submit(now int64) error { return c.SubmitTo(c.Conversation, now) }
 
-// SubmitTo is Submit to a conversation of the client's user.
+// SubmitTo sends a message as Submit does, to any conversation of the client's user.
 func (c *Client) SubmitTo(conversation string, now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

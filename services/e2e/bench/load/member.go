@@ -5,24 +5,24 @@ import (
 	"strconv"
 )
 
-// NewMember makes a client, not connected, that follows all conversations of its user, those included to which the user is
-// added later.
+// NewMember makes an unconnected client that follows all conversations of its user, including conversations to which the
+// user is added later.
 func NewMember(user, token string) *Client {
 	c := NewClient(user, token, "", true)
 	c.places = places{}
 	return c
 }
 
-// places are the positions of a client in its conversations.
+// places contains the positions of a client in its conversations.
 type places map[string]*place
 
 type place struct {
-	seq     uint64 // every event up to this one has been received
+	seq     uint64 // every event up to seq has been received
 	unacked bool
 }
 
-// of returns the position in a conversation, which the caller is about to advance. One that is not known yet began after
-// the client connected, with event 1.
+// of returns the position in a conversation, which the caller is about to advance. An unknown conversation began after
+// the client connected, so its position begins before event 1.
 func (p places) of(conversation []byte) *uint64 {
 	at := p[string(conversation)]
 	if at == nil {
@@ -33,7 +33,7 @@ func (p places) of(conversation []byte) *uint64 {
 	return &at.seq
 }
 
-// start takes the heads of the conversations that are not known yet from the answer to connect.
+// start takes the heads of unknown conversations from the answer to connect.
 func (p places) start(connected []byte) {
 	headsOf(connected, func(conversation []byte, head uint64) {
 		if p[string(conversation)] == nil {

@@ -135,7 +135,7 @@ func headsOf(connected []byte, found func(conversation []byte, head uint64)) {
 		_, rest, _ = bytes.Cut(rest, quote)
 		id, rest, _ := bytes.Cut(rest, quote)
 		connected = rest
-		own, _, _ := bytes.Cut(rest, listedKey) // a head of 0 is left out
+		own, _, _ := bytes.Cut(rest, listedKey) // a head of 0 is omitted
 		found(id, headOf(own))
 	}
 }
