@@ -73,8 +73,8 @@ const (
 )
 
 // Compare measures the scenarios that cfg selects on each build. The builds take turns in every scenario, for as many
-// rounds as cfg has runs. Each measurement starts the services anew. If one build fails in a round, the results of the
-// other builds still count.
+// rounds as cfg has runs. Each measurement starts the services anew. If one build fails in a round, the round
+// counts for no build.
 func Compare(ctx context.Context, cfg Config, out io.Writer) (*Comparison, error) {
 	cfg, size, err := cfg.complete()
 	if err != nil {

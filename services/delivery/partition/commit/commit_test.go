@@ -27,7 +27,8 @@ const (
 	conflict = conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT
 )
 
-// A batch becomes one append; then memory, watermark, metrics, recorder, senders and members have it.
+// After a batch is committed by one append, the cache, the watermark, the metrics, the recorder, the senders and the
+// members have its results.
 func TestCommitted(t *testing.T) {
 	b := setup(t)
 	late := text(4, "late")
@@ -128,7 +129,7 @@ func TestAppendsFollowEachOther(t *testing.T) {
 	require.Equal(t, 2, b.host.calms)
 }
 
-// What could not be sent to members is known to the recorder.
+// The recorder shows events that could not be published to members.
 func TestUnpublishedEvents(t *testing.T) {
 	b := setup(t)
 	b.conn.FailWith(errAway)
@@ -139,7 +140,8 @@ func TestUnpublishedEvents(t *testing.T) {
 	require.Zero(t, explained.GetCommit().GetPublishedNs())
 }
 
-// The store names a command that was committed before: it is answered with its first outcome, and the rest is appended.
+// The store reports a command that was committed before. Its sender gets the first outcome, and the other commands are
+// appended.
 func TestDuplicates(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create, text(2, "hello")))
@@ -163,7 +165,7 @@ func TestDuplicates(t *testing.T) {
 	require.Empty(t, events)
 }
 
-// A command that seems to be refused is looked up first: committed before takes precedence.
+// A command that would be refused is first looked up in the store. An earlier commit takes precedence over the refusal.
 func TestRefusedCommandsAreLookedUp(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create))
@@ -179,7 +181,7 @@ func TestRefusedCommandsAreLookedUp(t *testing.T) {
 	require.Len(t, b.store.commands, 1, "one that is carried out is not looked up")
 }
 
-// An append that erases may take longer than others.
+// An append that erases content has a longer time limit than other appends.
 func TestTimeoutOfAnErasure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t)
@@ -191,7 +193,7 @@ func TestTimeoutOfAnErasure(t *testing.T) {
 	})
 }
 
-// Commit times are never negative: the broker's clock may be ahead.
+// The measured commit delay is never negative, although the broker's clock may be ahead.
 func TestCommitTimes(t *testing.T) {
 	b := setup(t)
 	batch := messages(t, 1, create, text(2, "x"))
@@ -203,7 +205,7 @@ func TestCommitTimes(t *testing.T) {
 	require.InDelta(t, 3, sum, 0.1)
 }
 
-// Answers are in the order of the batch, for the commands whose gateway waits.
+// Results are published in the order of the batch, to gateways that wait for them.
 func TestAnswersGoToTheInbox(t *testing.T) {
 	b := setup(t)
 	elsewhere := text(2, "x")

@@ -24,7 +24,7 @@ import (
 
 var errAway = errors.New("away")
 
-// A store that does not answer is asked again, without a limit, until it does.
+// An append to a store that does not answer is retried without limit.
 func TestUnanswered(t *testing.T) {
 	b := setup(t)
 	b.store.appending = times(10, codes.Unavailable)
@@ -41,7 +41,7 @@ func TestUnanswered(t *testing.T) {
 	require.Len(t, events, 1)
 }
 
-// An error that has no code of the store's counts as no answer: it never loses a command.
+// An error without an error code of the store counts as a missing answer: it never loses a command.
 func TestForeignErrorsLoseNothing(t *testing.T) {
 	for _, code := range []codes.Code{codes.Internal, codes.Unimplemented, codes.DeadlineExceeded, codes.PermissionDenied} {
 		b := setup(t)
@@ -52,7 +52,7 @@ func TestForeignErrorsLoseNothing(t *testing.T) {
 	}
 }
 
-// Each try has its own deadline.
+// Each attempt to append has its own deadline.
 func TestAppendThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t)
@@ -79,7 +79,7 @@ func (h *hangs) Append(ctx context.Context, in *historyv1.AppendRequest, opts ..
 	return h.shop.Append(ctx, in, opts...)
 }
 
-// A stop ends the tries; nothing is published.
+// Stopping the work ends the retries, and nothing is published.
 func TestStoppedWhileTheStoreIsAway(t *testing.T) {
 	b := setup(t)
 	b.host.stopAfter = 2
@@ -94,7 +94,8 @@ func TestStoppedWhileTheStoreIsAway(t *testing.T) {
 	require.Empty(t, b.conn.Take())
 }
 
-// The watermark is not where it was expected: another worker moved it, or this one did without hearing of it.
+// The store's watermark differs from the expected one. Either another worker moved it, or this worker moved it and lost
+// the answer.
 func TestWatermarkMoved(t *testing.T) {
 	for name, c := range map[string]struct {
 		before  []codes.Code
@@ -120,7 +121,7 @@ func TestWatermarkMoved(t *testing.T) {
 	}
 }
 
-// An append whose answer is lost: the next try finds that the watermark moved, and does not take it for another worker's.
+// The answer to an append is lost. The retry finds that the watermark moved, and recognizes its own append.
 func TestCommittedButNotAnswered(t *testing.T) {
 	b := setup(t)
 	b.store.Fail(nil, func(*historyv1.AppendRequest) error { return status.Error(codes.Unavailable, "lost") })
@@ -130,7 +131,7 @@ func TestCommittedButNotAnswered(t *testing.T) {
 	require.Empty(t, b.conn.Take(), "the next session publishes it")
 }
 
-// A state in memory that differs from the store's ends the session, and blames nobody.
+// A state in memory that differs from the store's state ends the session. The error does not blame another worker.
 func TestStateDiffers(t *testing.T) {
 	b := setup(t)
 	b.store.appending = times(1, codes.FailedPrecondition)
@@ -166,7 +167,7 @@ func TestTooLarge(t *testing.T) {
 	require.Equal(t, []uint64{1, 2, 3, 4, 5}, seqsOf(results))
 }
 
-// One command that is too large alone is a poison command.
+// A single command that is too large becomes a dead letter.
 func TestOneCommandIsTooLarge(t *testing.T) {
 	b := setup(t)
 	b.commit(messages(t, 1, create))
@@ -176,8 +177,8 @@ func TestOneCommandIsTooLarge(t *testing.T) {
 	require.Len(t, b.store.appends, 1+tries+1)
 }
 
-// The store rejects a batch a few times; then it is halved until only the poison command is left, which becomes a dead letter.
-// The others are committed in their order.
+// The store rejects a batch a few times. The batch is then halved until only the poison command is left, which becomes a
+// dead letter. The other commands are committed in order.
 func TestPoison(t *testing.T) {
 	b := setup(t)
 	b.rejecting("poison", codes.InvalidArgument)
@@ -186,7 +187,8 @@ func TestPoison(t *testing.T) {
 	for _, in := range b.store.appends {
 		sizes = append(sizes, len(in.GetEvents()))
 	}
-	// The batch three times, its first half; its second half once, the poison three times and as a dead letter; the last.
+	// The whole batch three times; its first half; its second half once; the poison command three times; its dead letter;
+	// the last command.
 	require.Equal(t, []int{4, 4, 4, 2, 2, 1, 1, 1, 0, 1}, sizes)
 	letters := b.store.DeadLetters()
 	require.Len(t, letters, 1)
@@ -201,7 +203,7 @@ func TestPoison(t *testing.T) {
 	require.Contains(t, b.log.String(), "a message became a dead letter")
 	b.store.Verify(t)
 
-	// A later copy is answered in the same way, and not carried out.
+	// A later copy gets the same answer and is not carried out.
 	b.store.appending = nil
 	b.commit(messages(t, 5, text(3, "poison")))
 	results, _ = b.told()
@@ -210,7 +212,7 @@ func TestPoison(t *testing.T) {
 	require.Equal(t, 2, b.count("commands_total", "dead_lettered"))
 }
 
-// A rejection that heals within the tries makes no dead letter.
+// A rejection that ends within the allowed attempts creates no dead letter.
 func TestRejectionThatHeals(t *testing.T) {
 	b := setup(t)
 	b.store.appending = times(tries-1, codes.InvalidArgument)
@@ -220,7 +222,7 @@ func TestRejectionThatHeals(t *testing.T) {
 	require.Len(t, b.store.Logs[string(group)], 1)
 }
 
-// A store that rejects the dead letter, too, is what is wrong: the partition stops with an alarm, and loses nothing.
+// A store that also rejects the dead letter is itself faulty. The partition stops with an alarm, and no command is lost.
 func TestStoreThatRejectsEverything(t *testing.T) {
 	b := setup(t)
 	b.store.appending = times(tries+2, codes.InvalidArgument)
@@ -232,7 +234,7 @@ func TestStoreThatRejectsEverything(t *testing.T) {
 	require.Equal(t, 1, strings.Count(b.log.String(), "a message became a dead letter"))
 }
 
-// A store that lacks events raises the alarm, and is tried until it is repaired.
+// A store with missing events raises the alarm. The append is retried until the store is repaired.
 func TestDamaged(t *testing.T) {
 	b := setup(t)
 	b.store.appending = times(2, codes.DataLoss)
@@ -246,7 +248,7 @@ func TestDamaged(t *testing.T) {
 	require.ErrorIs(t, b.Commit(t.Context(), messages(t, 2, text(2, "x")), tries), ErrSuperseded)
 }
 
-// An answer that names a duplicate which the batch does not have ends the session.
+// An answer that reports a duplicate at an index outside the batch ends the session.
 func TestAnswerWithoutSense(t *testing.T) {
 	b := setup(t)
 	b.History = &liar{shop: b.store}
@@ -256,14 +258,14 @@ func TestAnswerWithoutSense(t *testing.T) {
 	require.Zero(t, b.Position())
 }
 
-// liar is a store that names duplicates which do not exist.
+// liar is a store that reports duplicates which do not exist.
 type liar struct{ *shop }
 
 func (*liar) Append(context.Context, *historyv1.AppendRequest, ...grpc.CallOption) (*historyv1.AppendResponse, error) {
 	return &historyv1.AppendResponse{Duplicates: []*historyv1.Duplicate{{Index: 7}}}, nil
 }
 
-// A half that fails ends the batch: what comes after it is not committed.
+// A failure in one half of a batch ends the batch: later commands are not committed.
 func TestFailureInAHalf(t *testing.T) {
 	b := setup(t)
 	b.store.appending = func() error {
@@ -274,7 +276,7 @@ func TestFailureInAHalf(t *testing.T) {
 	require.Zero(t, b.Position())
 }
 
-// Without room to remember a refusal the command is answered as unknown.
+// If there is no room to remember a refusal, the outcome of the command is unknown.
 func TestUnremembered(t *testing.T) {
 	b := setup(t)
 	b.Refusals.Limit = 1

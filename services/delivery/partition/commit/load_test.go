@@ -22,7 +22,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/store"
 )
 
-// Conversations of a batch are loaded once, those that exist and those that do not.
+// Each conversation of a batch is loaded once, whether it exists or not.
 func TestConversationsAreLoadedOnce(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create))
@@ -40,7 +40,7 @@ func TestConversationsAreLoadedOnce(t *testing.T) {
 	require.Equal(t, [][]string{{string(group)}, {string(absent)}}, b.store.conversations)
 }
 
-// Ids that no conversation can have are refused without asking the store.
+// Impossible conversation ids are refused without a call of the store.
 func TestIdsThatCannotExist(t *testing.T) {
 	b := setup(t)
 	bad := text(2, "x")
@@ -53,7 +53,7 @@ func TestIdsThatCannotExist(t *testing.T) {
 	require.Empty(t, b.store.appends[0].GetRefusals(), "nothing to remember")
 }
 
-// Nothing to load is no call; what is wanted is loaded without a batch, too.
+// An empty list of conversations causes no call. Conversations can also be loaded without a batch.
 func TestLoadConversations(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create))
@@ -64,7 +64,7 @@ func TestLoadConversations(t *testing.T) {
 	require.EqualValues(t, 1, b.Cache.State(group).Head)
 }
 
-// Reads are repeated until they are answered; a stop ends them, and nothing is appended.
+// Reads are retried until the store answers. Stopping the work ends the retries, and nothing is appended.
 func TestReadsAreRepeated(t *testing.T) {
 	for name, fail := range map[string]func(b *bench, err func() error){
 		"states":         func(b *bench, err func() error) { b.store.loading = err },
@@ -94,7 +94,7 @@ func TestReadsAreRepeated(t *testing.T) {
 	}
 }
 
-// Facts that commands refer to are asked for once, and the batch is decided with them.
+// Facts that commands refer to are requested once. The batch is then decided with the facts.
 func TestFactsAreLoaded(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create, text(2, "x")))
@@ -108,7 +108,7 @@ func TestFactsAreLoaded(t *testing.T) {
 	require.Equal(t, []int{1}, b.store.needs, "they are in memory")
 }
 
-// Many facts are asked for in several calls.
+// A long list of facts is requested in several calls.
 func TestFactsAreAskedForInChunks(t *testing.T) {
 	first := setup(t)
 	texts, reactions := []*brokerv1.Command{create}, []*brokerv1.Command{}
@@ -127,7 +127,7 @@ func TestFactsAreAskedForInChunks(t *testing.T) {
 	}
 }
 
-// A store that lacks an event below the head raises the alarm, and is asked until it has it.
+// A store that lacks an event below the head raises the alarm. The request is retried until the store has the event.
 func TestFactIsMissing(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create, text(2, "x")))
@@ -146,7 +146,7 @@ func TestFactIsMissing(t *testing.T) {
 	require.Equal(t, []uint64{3}, seqsOf(results))
 }
 
-// A fact that was not asked for is an answer without sense, which is asked for again.
+// An answer with a fact that was not requested is rejected, and the request is retried.
 func TestFactThatWasNotAskedFor(t *testing.T) {
 	for _, need := range []uint32{1, 2} {
 		first := setup(t)
@@ -165,7 +165,7 @@ func TestFactThatWasNotAskedFor(t *testing.T) {
 	}
 }
 
-// All refusals are loaded, page by page, before anything is decided.
+// All refusals are loaded, page by page, before any command is decided.
 func TestLoadRefusals(t *testing.T) {
 	first := setup(t)
 	commands := []*brokerv1.Command{create}
@@ -183,7 +183,8 @@ func TestLoadRefusals(t *testing.T) {
 	require.Empty(t, b.store.appends[0].GetRefusals(), "it is remembered already")
 }
 
-// A page that is empty is the last one, though the store says that there are more: it would be asked for again for ever.
+// An empty page of refusals is the last page, although the store reports more. Otherwise the same page would be requested
+// for ever.
 func TestAnEmptyPageOfRefusalsIsTheLast(t *testing.T) {
 	b := setup(t)
 	b.store.listed = func(answer *historyv1.ListRefusalsResponse) { answer.More = b.store.refusals < 3 }
@@ -220,7 +221,7 @@ func (s *answersAndFails) FindCommands(ctx context.Context, in *historyv1.FindCo
 	return answer, cmp.Or(err, status.Error(codes.Unavailable, "no"))
 }
 
-// Refusals that are too old by the watermark's time are not kept.
+// Refusals that are too old by the watermark's time are discarded.
 func TestOldRefusalsAreNotLoaded(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create, intruder(2)))
@@ -229,7 +230,7 @@ func TestOldRefusalsAreNotLoaded(t *testing.T) {
 	require.Zero(t, b.Refusals.Size())
 }
 
-// If one page is missing, so may the refusal be that matters: nothing is loaded.
+// If one page of refusals cannot be loaded, loading fails: the missing page may contain a refusal that decides a command.
 func TestLoadRefusalsFails(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create, intruder(2)))

@@ -19,8 +19,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/store"
 )
 
-// After a takeover the outcomes of what was committed before are published again: events in order, first outcomes as such,
-// and refusals that are remembered.
+// After a takeover, the outcomes of commands that were committed before are published again: events in order, first
+// outcomes unmarked, and remembered refusals.
 func TestRepublish(t *testing.T) {
 	first := setup(t)
 	silent := text(5, "nobody waits")
@@ -62,7 +62,8 @@ func TestRepublish(t *testing.T) {
 	require.Nil(t, explained.GetCommit())
 }
 
-// Events are published in their order, whatever the order of the store's answer: the parts of a message are a chain.
+// Events are published in their order, whatever the order of the store's answer. The events of one live message must be
+// consecutive.
 func TestRepublishPutsEventsInOrder(t *testing.T) {
 	first := setup(t)
 	batch := messages(t, 1, create, text(2, "a"), text(3, "b"))
@@ -96,7 +97,7 @@ func TestStaleRefusalsAreNotRepublished(t *testing.T) {
 	require.Empty(t, results, "it is an answer to the earlier attempt only")
 }
 
-// Nothing that can have been committed is no call.
+// Messages that cannot have been committed cause no call of the store.
 func TestRepublishNothing(t *testing.T) {
 	b := setup(t)
 	require.NoError(t, b.Republish(t.Context(), []source.Message{source.Decode(1, 1e6, []byte("garbage"))}))
@@ -105,7 +106,7 @@ func TestRepublishNothing(t *testing.T) {
 	require.Empty(t, b.conn.Take())
 }
 
-// The store is asked until it answers; a stop ends it.
+// The request is retried until the store answers. Stopping the work ends the retries.
 func TestRepublishStops(t *testing.T) {
 	b := setup(t)
 	b.host.stopAfter = 2

@@ -37,15 +37,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	tries   = 3           // of a batch
-	timeout = time.Second // of a call
-	inbox   = "inbox"     // of the commands that deliverytest makes
+	tries   = 3           // attempts for each batch
+	timeout = time.Second // time limit of each call
+	inbox   = "inbox"     // inbox of the commands that deliverytest makes
 )
 
-// host is a worker that keeps what the committer tells it. Waiting takes no time.
+// host is a fake worker that records the committer's calls. Its Sleep returns at once.
 type host struct {
 	t *testing.T
-	// stopAfter is after how many waits the work is stopped; 0 for never.
+	// stopAfter is the number of waits after which Stopped returns true; 0 for never.
 	stopAfter int
 
 	waits, looks, calms int
@@ -68,16 +68,17 @@ func (h *host) Sleep(d time.Duration) {
 	require.Less(h.t, h.waits, 100, "it tries for ever")
 }
 
-// shop is the store in memory. It keeps the requests, and asks a hook before each of them, if there is one.
+// shop is a store in memory. It records requests and calls the hook of each method, if the hook is set, before the
+// request.
 type shop struct {
 	*deliverytest.History
 
 	appends       []*historyv1.AppendRequest
 	deadlines     []time.Duration // of the appends
 	conversations [][]string
-	needs         []int // by call
-	commands      []int // by call
-	refusals      int   // calls
+	needs         []int // number of needs in each call
+	commands      []int // number of commands in each call
+	refusals      int   // number of calls
 
 	appending func() error
 	loading   func() error
@@ -148,7 +149,7 @@ func (s *shop) ListRefusals(ctx context.Context, in *historyv1.ListRefusalsReque
 	return answer, err
 }
 
-// bench is a committer with everything that it talks to.
+// bench is a committer with its dependencies.
 type bench struct {
 	*Committer
 
@@ -158,16 +159,16 @@ type bench struct {
 	conn     *deliverytest.Conn
 	registry *prometheus.Registry
 	log      *bytes.Buffer
-	clock    time.Time // a millisecond later at each look
+	clock    time.Time // advances by a millisecond at each read
 }
 
-// setup makes a committer that begins with an empty store.
+// setup makes a committer with an empty store.
 func setup(t *testing.T) *bench {
 	t.Helper()
 	return over(t, &shop{History: deliverytest.NewHistory(1)}, &takeover.Place{Stored: &historyv1.Watermark{}, Identity: "s", BeginEpoch: true})
 }
 
-// over makes a committer that begins at a place of a store.
+// over makes a committer that begins at a given place of a store.
 func over(t *testing.T, history *shop, at *takeover.Place) *bench {
 	t.Helper()
 	b := &bench{t: t, store: history, host: &host{t: t}, conn: &deliverytest.Conn{Max: 1 << 20}, registry: prometheus.NewRegistry(), log: &bytes.Buffer{}, clock: time.UnixMilli(100_000)}
@@ -184,7 +185,7 @@ func over(t *testing.T, history *shop, at *takeover.Place) *bench {
 	return b
 }
 
-// again is a committer of the next session, with nothing in memory.
+// again makes the committer of the next session, with nothing in memory.
 func (b *bench) again() *bench {
 	b.t.Helper()
 	next := over(b.t, &shop{History: b.store.History}, b.place())
@@ -192,19 +193,20 @@ func (b *bench) again() *bench {
 	return next
 }
 
-// place is where the next session begins.
+// place returns the place at which the next session begins.
 func (b *bench) place() *takeover.Place {
 	return &takeover.Place{Stored: b.store.Mark(), Identity: "s", Sequence: ids.Sequence(b.store.Mark().GetSequence())}
 }
 
-// commit commits messages, which must succeed.
+// commit commits messages and requires success.
 func (b *bench) commit(entries []source.Message) {
 	b.t.Helper()
 	require.NoError(b.t, b.Commit(b.t.Context(), entries, tries))
 	require.Equal(b.t, entries[len(entries)-1].Sequence, b.Position())
 }
 
-// metric is the sum of a metric over its labels, and over the observations of a histogram. label, if not empty, selects one.
+// metric returns the sum of a metric over its labels, and the number of its observations if it is a histogram. A label
+// that is not empty selects one series.
 func (b *bench) metric(name, label string) (value float64, observed int) {
 	b.t.Helper()
 	families, err := b.registry.Gather()
@@ -229,7 +231,7 @@ func (b *bench) count(name, label string) int {
 	return int(value)
 }
 
-// told are the results and events that were published since the last call.
+// told returns the results and events that were published since the last call.
 func (b *bench) told() (results []*brokerv1.Result, events []*conversationv1.Event) {
 	b.t.Helper()
 	for _, msg := range b.conn.Take() {
@@ -247,7 +249,7 @@ func (b *bench) told() (results []*brokerv1.Result, events []*conversationv1.Eve
 	return results, events
 }
 
-// messages are commands as the stream holds them from a sequence on.
+// messages returns commands as stream messages, beginning at a sequence.
 func messages(t *testing.T, from uint64, commands ...*brokerv1.Command) []source.Message {
 	t.Helper()
 	list := deliverytest.Messages(t, commands...)
@@ -263,17 +265,17 @@ var (
 	group  = ids.Conversation(create.GetConversationId())
 )
 
-// text is a message of ann in the group.
+// text returns a message of ann in the group.
 func text(n int, s string) *brokerv1.Command {
 	return deliverytest.Command(string(group), "ann", n, deliverytest.Text(s))
 }
 
-// intruder is a command that is refused.
+// intruder returns a command that is refused.
 func intruder(n int) *brokerv1.Command {
 	return deliverytest.Command(string(group), "eve", n, deliverytest.Text("x"))
 }
 
-// codesOf are the error codes of outcomes, 0 for one that has none.
+// codesOf returns the error code of each outcome, or 0 for an outcome without an error.
 func codesOf(results []*brokerv1.Result) (list []conversationv1.ErrorCode) {
 	for _, r := range results {
 		list = append(list, r.GetOutcome().GetError().GetCode())
@@ -288,7 +290,7 @@ func seqsOf(results []*brokerv1.Result) (list []uint64) {
 	return list
 }
 
-// times makes a hook that fails n times with a code.
+// times returns a hook that fails n times with a code.
 func times(n int, code codes.Code) func() error {
 	return func() error {
 		if n--; n >= 0 {
@@ -298,7 +300,7 @@ func times(n int, code codes.Code) func() error {
 	}
 }
 
-// rejecting makes the store reject what contains a text.
+// rejecting makes the store reject appends that contain a text.
 func (b *bench) rejecting(what string, code codes.Code) {
 	b.store.appending = func() error {
 		for _, event := range b.store.appends[len(b.store.appends)-1].GetEvents() {

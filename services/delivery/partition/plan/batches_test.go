@@ -22,11 +22,10 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// oneByOne is what a stream of commands must come to, in the plainest way: the meaning of the rules, without batches and
-// without a cache.
+// oneByOne is a simple model of the planner. It decides one command at a time, without batches and without a cache.
 type oneByOne struct {
 	store    *deliverytest.History
-	refusals []*dedupe.Refusal // all there ever were
+	refusals []*dedupe.Refusal // all refusals ever made
 	limit    int
 }
 
@@ -56,7 +55,7 @@ func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
 		}
 	}
 	if known != nil {
-		// Whoever receives it may have other copies on their way: it must be remembered for six minutes more.
+		// The receiver of this refusal may have other copies under way, so it must be remembered for six minutes more.
 		if v.Refusal = known.Err; e.TimeMs()-known.TimeMs > 4*60_000 {
 			if v.Unremembered = live >= o.limit; !v.Unremembered {
 				o.refusals = append(o.refusals, &dedupe.Refusal{Key: key, Attempt: known.Attempt, TimeMs: e.TimeMs(), Err: known.Err})
@@ -82,7 +81,7 @@ func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
 	return v.Outcome(e.Command)
 }
 
-// facts asks the store for all that the command needs, at once.
+// facts requests all facts that the command needs from the store, in one call.
 func (o *oneByOne) facts(t rapid.TB, e source.Message) *conversation.Facts {
 	facts := conversation.NewFacts(nil)
 	for _, n := range e.Needs {
@@ -97,7 +96,7 @@ func (o *oneByOne) facts(t rapid.TB, e source.Message) *conversation.Facts {
 	return facts
 }
 
-// anyCommands draws commands of a few users in a few conversations, many of them repeats, some with another body or in
+// anyCommands draws commands of a few users in a few conversations. Many are repeats. Some repeats have another body or
 // another attempt.
 func anyCommands(t *rapid.T) []*brokerv1.Command {
 	users := []string{"ann", "bob", "cid", "dan"}
@@ -159,7 +158,7 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 	return commands
 }
 
-// stream puts commands into a stream at times that mostly follow closely and sometimes are minutes apart.
+// stream puts commands into a stream. Most message times are close together, and some are minutes apart.
 func stream(t *rapid.T, commands []*brokerv1.Command) []source.Message {
 	list := deliverytest.Messages(t, commands...)
 	var ms int64
@@ -176,8 +175,8 @@ func stream(t *rapid.T, commands []*brokerv1.Command) []source.Message {
 	return list
 }
 
-// However a stream is cut into batches, and whatever of it comes a second time, the log, the views and the answers are those
-// of its commands one by one.
+// The log, the views and the answers equal those of the model, however the stream is cut into batches and whichever
+// messages are repeated.
 func TestBatchesEqualOneByOne(t *testing.T) {
 	replans, unremembered, remembered := 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -213,7 +212,7 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 			remembered += len(batched.Refusals.Latest)
 		}
 		replans += batched.Replans
-		batched.Store.Verify(t) // I2, I5 and the chain
+		batched.Store.Verify(t) // invariants I2 and I5, and the hash chain
 		plain.store.Same(t, batched.Store)
 	})
 	require.Positive(t, replans, "the test never met a duplicate")

@@ -44,7 +44,7 @@ func created(t *testing.T) *session.Session {
 	return s
 }
 
-// at is a command as the stream holds it at a time.
+// at returns a command as a stream message with a time.
 func at(t *testing.T, c *brokerv1.Command, timeMs int64) source.Message {
 	t.Helper()
 	e := deliverytest.Messages(t, c)[0]
@@ -52,7 +52,7 @@ func at(t *testing.T, c *brokerv1.Command, timeMs int64) source.Message {
 	return e
 }
 
-// The first line of the planner's table that applies decides, whatever the later ones would say.
+// The first applicable line of the planner's table decides, whatever the later lines say.
 func TestPrecedence(t *testing.T) {
 	const (
 		committed = 1 << iota
@@ -128,7 +128,7 @@ func TestCarriedOut(t *testing.T) {
 	require.Equal(t, notFound, p.Results[0].Refusal.GetCode())
 }
 
-// A refusal is stored with all that a later copy needs, under the time of the stream.
+// A refusal is stored with everything that a later copy needs, with the stream's time.
 func TestRefusalIsRemembered(t *testing.T) {
 	s := created(t)
 	c := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
@@ -188,7 +188,8 @@ func TestStaleRefusalIsStoredAgain(t *testing.T) {
 	require.EqualValues(t, 0, s.Refusals.Latest[source.KeyOf(c)].TimeMs, "the one in memory is not changed")
 }
 
-// Without room nothing is promised: the outcome stays unknown, also that of a dead letter and of a refusal that is to be stored again.
+// Without room to remember a refusal, the outcome stays unknown. This includes dead letters and refusals that must be
+// stored again.
 func TestWithoutRoom(t *testing.T) {
 	s := created(t)
 	c := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
@@ -209,7 +210,7 @@ func TestWithoutRoom(t *testing.T) {
 	require.NotNil(t, p.Results[3].Event, "what is carried out needs no room")
 }
 
-// A command that can never be committed is refused, and need not be remembered.
+// A command that can never be committed is refused, and its refusal need not be remembered.
 func TestNothingToRememberOfWhatCannotBeCommitted(t *testing.T) {
 	s := created(t)
 	s.Refusals.Limit = 0
@@ -221,7 +222,7 @@ func TestNothingToRememberOfWhatCannotBeCommitted(t *testing.T) {
 	require.Empty(t, p.Refusals)
 }
 
-// A message that is no command of this partition becomes a dead letter under any circumstances, and is not remembered.
+// A message that is not a command of this partition always becomes a dead letter, and is not remembered.
 func TestMisplaced(t *testing.T) {
 	s := created(t)
 	over := at(t, text(2, "x"), 1)
@@ -245,7 +246,7 @@ func TestMisplaced(t *testing.T) {
 	require.Contains(t, p.Results[0].DeadReason, "another partition")
 }
 
-// What a command of the batch refers to is found in memory and in the batch, in a layer of its own.
+// References of a command are resolved in memory and in the same batch. The facts of the batch form their own layer.
 func TestFactsOfABatch(t *testing.T) {
 	s := created(t)
 	react := func(n int, target uint64) *brokerv1.Command {
@@ -270,7 +271,7 @@ func TestFactsOfABatch(t *testing.T) {
 	require.Positive(t, p.Facts[group].Len())
 }
 
-// Commands without an event are looked up, and erasures, once each.
+// Commands without an event, and erasures, are looked up once each.
 func TestUnconfirmed(t *testing.T) {
 	s := created(t)
 	refused := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
@@ -289,7 +290,7 @@ func TestUnconfirmed(t *testing.T) {
 	require.Len(t, known.Asked, 4)
 	require.Empty(t, planner.Make(batch, known, s.World()).Unconfirmed(batch, known), "they were asked for")
 
-	// What is known to be committed is not looked up, even if its answer is a conflict.
+	// A command that is known to be committed is not looked up, even if its answer is a conflict.
 	known = dedupe.NewFacts()
 	known.Firsts[source.KeyOf(refused)] = &conversationv1.Event{ConversationId: string(group), Sender: "eve", CommandId: refused.GetCommandId(), Body: text(1, "other").GetBody()}
 	batch = batch[:1]
@@ -328,7 +329,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// What an erasure of the batch covers cannot conflict: another conversation's, and what it does not cover, still can.
+// A body that an erasure of the batch covers cannot conflict. Bodies of other conversations, and bodies that the erasure
+// does not cover, still can.
 func TestWhatIsErasedCannotConflict(t *testing.T) {
 	for target, conflicts := range map[uint64]bool{2: false, 3: true} {
 		remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}}
@@ -363,7 +365,7 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// The text of a panic is cut, and is valid whatever it contains.
+// The text of a panic is cut, and is valid UTF-8 whatever it contains.
 func TestPanicText(t *testing.T) {
 	p := plan.Planner{Partitions: 1, Apply: func(*conversation.State, *conversation.Facts, *brokerv1.Command, *conversationv1.Body, int64) (conversation.Result, *conversationv1.Error) {
 		panic("\xff" + string(make([]byte, 1000)))

@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// nothing is the world of a partition in which nothing was committed.
+// nothing returns the world of a partition without commits.
 func nothing() plan.World {
 	return plan.World{
 		State: func(ids.Conversation) *conversation.State { return nil }, Facts: func(ids.Conversation) *conversation.Facts { return nil }, Refusals: dedupe.NewRefusals(1000),
@@ -73,7 +73,7 @@ func TestPanicOfOneCommandIsItsDeadLetter(t *testing.T) {
 	require.Equal(t, "applying it panicked: a defect", p.Results[1].DeadReason)
 }
 
-// A plain message costs nothing for what others may refer to.
+// A plain message needs no memory for facts that later commands may refer to.
 func TestPlainMessagesKeepNoFacts(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	batch := deliverytest.Messages(t, create, deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("hi")))
@@ -82,8 +82,8 @@ func TestPlainMessagesKeepNoFacts(t *testing.T) {
 	require.Len(t, p.Effects, 3, "those of the create")
 }
 
-// A body that is erased by another command of the same batch cannot conflict any more, as it could not had the batch been cut
-// between them.
+// If another command of the batch erases a body, the body can no longer conflict. The result is the same if the batch is
+// cut between the two commands.
 func TestErasedInTheSameBatchCannotConflict(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()

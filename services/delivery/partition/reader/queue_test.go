@@ -34,7 +34,7 @@ func sequences(entries []source.Message) (list []uint64) {
 	return list
 }
 
-// ready reports whether the queue says that there is something to take.
+// ready reports whether the queue signals that messages are available.
 func ready(q *Queue) bool {
 	select {
 	case <-q.Ready:
@@ -44,7 +44,7 @@ func ready(q *Queue) bool {
 	}
 }
 
-// The next batch is all that waits, in order; with how many messages follow in the stream.
+// A batch contains all waiting messages in order. Take also returns the number of messages that follow in the stream.
 func TestTakeAll(t *testing.T) {
 	q := newQueue(10, 100)
 	require.False(t, ready(q))
@@ -65,7 +65,7 @@ func TestTakeAll(t *testing.T) {
 	require.Empty(t, empty)
 	require.Zero(t, pending)
 
-	// The memory of a batch is used again, and holds nothing of it.
+	// The memory of a batch is reused, and keeps none of the batch's messages.
 	require.True(t, q.put(t.Context(), entry(3, 1), 0))
 	again, _, err := q.TakeAll(entries)
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestTakeAll(t *testing.T) {
 	require.Same(t, &entries[0], &q.entries[0])
 }
 
-// At the bound the reader waits, until a batch is taken or the work ends.
+// When the queue is full, the reader waits until a batch is taken or the work ends.
 func TestQueueIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		maxEntries, maxBytes int
@@ -106,7 +106,7 @@ func TestQueueIsBounded(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, []uint64{99}, sequences(entries))
 
-				// The same, and the work ends.
+				// The queue is full again; this time the work ends.
 				for i, size := range c.fit {
 					require.True(t, q.put(t.Context(), entry(uint64(i), size), 0))
 				}
@@ -124,7 +124,7 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
-// The reason why there are no more messages comes after the last one; the first reason counts.
+// The error that ends the messages is returned after the last message. The first error counts.
 func TestFail(t *testing.T) {
 	q := newQueue(10, 100)
 	require.True(t, q.put(t.Context(), entry(1, 1), 0))

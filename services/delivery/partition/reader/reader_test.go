@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
-// consumers is a broker that has only consumers, and keeps what it is asked for.
+// consumers is a broker that supports only consumers, and records its calls.
 type consumers struct {
 	jetstream.JetStream
 
@@ -63,7 +63,7 @@ type consuming struct {
 func (c *consuming) Stop()                   { close(c.of.closed) }
 func (c *consuming) Closed() <-chan struct{} { return c.of.closed }
 
-// delivery is a message as a consumer gets it.
+// delivery is a message as a consumer receives it.
 type delivery struct {
 	jetstream.Msg
 
@@ -80,7 +80,7 @@ func (d *delivery) Subject() string { return "in.0" }
 func (d *delivery) Data() []byte         { return d.data }
 func (d *delivery) Headers() nats.Header { return nil }
 
-// From the strict sequence on no message may be missing; below it gaps are passed, and what comes twice is dropped.
+// From the strict sequence on, no message may be missing. Below it, gaps are skipped. Repeated messages are dropped.
 func TestOrder(t *testing.T) {
 	for name, c := range map[string]struct {
 		from, strict uint64
@@ -122,7 +122,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// A message comes with its position, its time and its content, and with how many follow.
+// A message has its position, its time, its content, and the number of messages that follow.
 func TestHandle(t *testing.T) {
 	payload, err := deliverytest.Command("", "ann", 1, deliverytest.Group("g")).MarshalVT()
 	require.NoError(t, err)
@@ -140,7 +140,8 @@ func TestHandle(t *testing.T) {
 	require.ErrorIs(t, err, errAway)
 }
 
-// A reader reads from the sequence on with a consumer that leaves nothing behind, and stops before it says so.
+// A reader starts at a sequence. Its consumer leaves no data at the broker. Stop returns only after the reader has
+// stopped.
 func TestStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		js, q := &consumers{}, newQueue(1, 1000)
@@ -154,7 +155,7 @@ func TestStart(t *testing.T) {
 		require.True(t, js.config.MemoryStorage)
 		require.Positive(t, js.config.InactiveThreshold)
 
-		js.handle(&delivery{sequence: 8}) // 7 aged out, and is not needed
+		js.handle(&delivery{sequence: 8}) // message 7 was removed by its age, and is not needed
 		waiting := make(chan struct{})
 		go func() { defer close(waiting); js.handle(&delivery{sequence: 9}) }()
 		synctest.Wait()
@@ -163,7 +164,7 @@ func TestStart(t *testing.T) {
 		require.Equal(t, []uint64{8}, sequences(entries))
 		<-waiting
 
-		// A handler that waits for room ends with the reader, and the consumer is removed although the context has ended.
+		// A handler that waits for room ends with the reader. The consumer is deleted although the context has ended.
 		blocked := make(chan struct{})
 		go func() { defer close(blocked); js.handle(&delivery{sequence: 10}) }()
 		synctest.Wait()
@@ -176,7 +177,7 @@ func TestStart(t *testing.T) {
 	})
 }
 
-// Stop ends the handlers by itself.
+// Stop ends the handlers without further calls.
 func TestStopEndsTheHandlers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		js, q := &consumers{}, newQueue(1, 1000)
@@ -191,7 +192,7 @@ func TestStopEndsTheHandlers(t *testing.T) {
 	})
 }
 
-// A consumer that cannot be made or used is an error that names the stream and the place.
+// An error in making or using a consumer names the stream and the sequence.
 func TestStartFails(t *testing.T) {
 	for name, js := range map[string]*consumers{"making it": {createErr: errAway}, "using it": {consumeErr: errAway}} {
 		stop, err := Start(t.Context(), js, "IN_3", 7, 7, newQueue(1, 1000))

@@ -27,7 +27,7 @@ import (
 const (
 	partition = 2
 	stream    = "1000000000" // the identity of the stream that setup makes
-	other     = "999"        // that of a stream before it
+	other     = "999"        // the identity of an earlier stream
 )
 
 var errAway = errors.New("away")
@@ -59,7 +59,7 @@ type setting struct {
 	judge   error
 }
 
-// setup makes a stream with these messages, whose times are ten times their sequences, and a store with a watermark.
+// setup makes a stream with these messages and a store with a watermark. A message's time is ten times its sequence.
 func setup(t *testing.T, mark *historyv1.Watermark, sequences ...uint64) *setting {
 	t.Helper()
 	s := &setting{store: &marks{answer: &historyv1.GetWatermarkResponse{Watermark: mark}}, stream: deliverytest.NewStream(time.Unix(1, 0)), log: &bytes.Buffer{}}
@@ -96,7 +96,7 @@ func to(first, last uint64) (sequences []uint64) {
 	return sequences
 }
 
-// Every case of the comparison of the watermark with the stream.
+// This table contains every case of comparing the watermark with the stream.
 func TestFind(t *testing.T) {
 	elsewhere := mark(stream, 6)
 	elsewhere.TimeNs = 45
@@ -156,7 +156,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// What the last backup contains goes with the place.
+// The place includes the watermark of the last backup.
 func TestFindGivesTheBackup(t *testing.T) {
 	s := setup(t, mark(stream, 6), to(1, 6)...)
 	at, err := s.Find(t.Context())
@@ -168,8 +168,8 @@ func TestFindGivesTheBackup(t *testing.T) {
 	require.True(t, proto.Equal(mark(stream, 3), at.Backup))
 }
 
-// A store whose watermark is behind what it acknowledged has gone back. The positions since then are used again, so an epoch begins;
-// the alarm stays until the store is ahead again.
+// A store whose watermark is below an acknowledged watermark has gone back. Its positions are used again, so a new epoch
+// begins. The alarm stays until the store has passed the acknowledged watermark.
 func TestDatabaseWentBack(t *testing.T) {
 	s := setup(t, mark(stream, 6), to(1, 9)...)
 	s.Acknowledged.Set(mark(stream, 8))
@@ -189,14 +189,15 @@ func TestDatabaseWentBack(t *testing.T) {
 	require.False(t, at.BeginEpoch)
 	require.Empty(t, s.log.String())
 
-	// What the store has is acknowledged by it.
+	// The store's current watermark counts as acknowledged.
 	s.store.answer.Watermark = mark(stream, 9)
 	_, err = s.Find(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 9, s.Acknowledged.get().GetSequence())
 }
 
-// A message after the place is missing although later ones exist: the partition stops, and the error says what to do.
+// The message after the place is missing, and later messages exist. The partition stops, and the error says how to
+// continue.
 func TestHole(t *testing.T) {
 	for name, c := range map[string]struct {
 		mark      *historyv1.Watermark
@@ -234,7 +235,7 @@ func TestHole(t *testing.T) {
 	}
 }
 
-// If even the message after the hole cannot be read, all up to the end counts as missing.
+// If the message after the hole cannot be read either, all messages to the end count as missing.
 func TestHoleToTheEnd(t *testing.T) {
 	s := setup(t, mark(stream, 2), 1, 2, 6)
 	s.stream.Fail(6, errAway)
@@ -243,7 +244,7 @@ func TestHoleToTheEnd(t *testing.T) {
 	require.ErrorContains(t, err, "messages 3 to 6 are missing")
 }
 
-// A stream that does not exist is made.
+// A missing stream is created.
 func TestStreamIsMade(t *testing.T) {
 	s := setup(t, nil)
 	name, made := broker.StreamName(partition), s.js.Streams
@@ -255,7 +256,7 @@ func TestStreamIsMade(t *testing.T) {
 	require.Contains(t, s.js.Streams, name)
 }
 
-// A place is found only if everything that was asked is answered.
+// Finding a place fails if any request is not answered.
 func TestFindFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		mark   *historyv1.Watermark
@@ -284,7 +285,7 @@ func TestFindFails(t *testing.T) {
 	}
 }
 
-// A command of a newer version that comes next is decided before anything begins.
+// If the next command is of a newer version, it is judged before a place is returned.
 func TestNewerCommandAtTheOpening(t *testing.T) {
 	s := setup(t, mark(stream, 6), to(1, 6)...)
 	newer := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
