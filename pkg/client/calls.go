@@ -220,8 +220,8 @@ func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*
 	}
 }
 
-// call sends a request and waits for the answer. prepare, if it is not nil, brings the frame up to date each time before it is sent;
-// it is called under the lock.
+// call sends a request and waits for the answer. If prepare is not nil, it is called under the lock before each send, and
+// updates the frame.
 func (s *session) call(ctx context.Context, f *clientv1.ClientFrame, prepare func()) (*clientv1.ServerFrame, error) {
 	var answer *clientv1.ServerFrame
 	var failure error

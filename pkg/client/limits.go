@@ -10,17 +10,17 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Limits returns the limits of the gateway that the client is or was connected to; before the first connection, and for limits
-// that an older gateway does not name, those of the protocol. A request that breaks one is not sent: it ends with the
-// *RefusedError that the gateway would answer. The rates and the numbers of connections, conversations, members and reactions are
-// for the program to know: the gateway and the conversation decide them. The result is a copy.
+// Limits returns a copy of the limits of the current or latest gateway. Before the first connection, and for limits that
+// an older gateway does not report, it returns the limits of the protocol. A request that exceeds a limit is not sent: it
+// ends with the *RefusedError that the gateway would answer. The client does not check the rates, or the numbers of
+// connections, conversations, members and reactions. The gateway and the conversation enforce them.
 func (c *Client) Limits() *clientv1.Limits {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	return proto.CloneOf(c.session.limits)
 }
 
-// limitsOf returns the limits in force on a connection.
+// limitsOf returns the limits that apply to a connection.
 func limitsOf(connected *clientv1.Connected) *clientv1.Limits {
 	limits := protocol.NewLimits()
 	if given := connected.GetMaxFrameBytes(); given > 0 {
@@ -30,8 +30,8 @@ func limitsOf(connected *clientv1.Connected) *clientv1.Limits {
 	return limits
 }
 
-// checkLimits returns the error of a request that breaks a limit of the gateway. The limits of a member's rights and of a
-// conversation are not checked: only the conversation knows its state.
+// checkLimits returns an error for a request that exceeds a limit of the gateway. Limits that depend on a member's rights
+// or on the conversation are not checked, because only the conversation knows its state.
 func checkLimits(limits *clientv1.Limits, f *clientv1.ClientFrame) error {
 	switch r := f.GetRequest().(type) {
 	case *clientv1.ClientFrame_Submit:
@@ -86,7 +86,7 @@ func checkContent(limits *clientv1.Limits, field, text string, metadata map[stri
 	return nil
 }
 
-// above returns the error of a field whose size or value is above its limit.
+// above returns an error if the size or value of a field exceeds its limit.
 func above[N int | uint32](field, unit string, n N, most uint32) error {
 	if uint64(n) <= uint64(most) {
 		return nil

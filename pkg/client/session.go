@@ -36,7 +36,8 @@ type session struct {
 	refreshing bool
 	connects   uint64
 
-	// limits are those of the present or latest connection; those of the protocol before the first one.
+	// limits are the limits of the current or latest connection. Before the first connection they are the limits of the
+	// protocol.
 	limits   *clientv1.Limits
 	requests *request.Queue
 	outbox   *outbox
@@ -203,7 +204,7 @@ func (s *session) Receive(f *clientv1.ServerFrame, at time.Time) error {
 func (s *session) Append(l *link.Link, message []byte, frames int) (_ []byte, due time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	frames += int(s.limits.GetMaxFrames()) - protocol.MaxFrames // the link counts from the limit of the protocol
+	frames += int(s.limits.GetMaxFrames()) - protocol.MaxFrames // the link starts counting with the limit of the protocol
 	closing := l.Closing()                                      // read under the lock: a Fail that was called under this lock takes effect here
 	if due = s.inbox.AckDue(); !due.IsZero() && frames > 0 && (closing || !time.Now().Before(due)) {
 		ack := &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: s.inbox.TakeAck()}}

@@ -12,8 +12,8 @@ const (
 	// MaxFrames is the maximum number of frames of one message. If there are more, the gateway answers INVALID and
 	// handles none of them.
 	MaxFrames = 64
-	// MaxOpenRequests is the maximum number of requests that wait for their answer on one connection; submits do not count. The gateway
-	// answers RATE_LIMITED.
+	// MaxOpenRequests is the maximum number of unanswered requests on one connection. Submits do not count. The gateway
+	// answers further requests with RATE_LIMITED.
 	MaxOpenRequests = 4
 )
 

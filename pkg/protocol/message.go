@@ -2,8 +2,8 @@ package protocol
 
 import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
-// NewLimits returns the limits of this package as Connected carries them. Those of the gateway's configuration are not set: the
-// numbers per user, and the rates.
+// NewLimits returns the limits of this package in the form of Connected. Limits that depend on the gateway's
+// configuration are not set: the numbers per user, and the rates.
 func NewLimits() *clientv1.Limits {
 	return &clientv1.Limits{
 		MaxFrameBytes: MaxFrameBytes, MaxConnectBytes: MaxConnectBytes, MaxFrames: MaxFrames, MaxOpenRequests: MaxOpenRequests,

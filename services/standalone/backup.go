@@ -13,8 +13,8 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// Data are the settings that say where the data of a standalone server is. They have the same names as in Config, so that the same
-// environment and settings file can be used.
+// Data are the settings for the location of a standalone server's data. They have the same names as in Config, so that
+// the same environment and settings file can be used.
 type Data struct {
 	DataDir string `help:"The server's data directory." default:"./runnel-data" type:"path"`
 	NATS    struct {
@@ -23,7 +23,7 @@ type Data struct {
 	History history.Config `embed:"" prefix:"history."`
 }
 
-// Backup copies the database into a new file, also while the server runs, and records what the copy contains.
+// Backup copies the database into a new file and records the copy's watermarks. The server may be running.
 func (d Data) Backup(ctx context.Context, file string, out io.Writer) error {
 	if _, err := history.Backup(ctx, historyIn(d.DataDir, d.History), file); err != nil {
 		return err
@@ -36,7 +36,8 @@ func (d Data) Backup(ctx context.Context, file string, out io.Writer) error {
 	return err
 }
 
-// Restore puts a backup in the place of the database; without a file, the data directory itself was put back. The server must not run.
+// Restore replaces the database by a backup. Without a file, the operator has already restored the data directory. The
+// server must not run.
 func (d Data) Restore(ctx context.Context, file string, out io.Writer, log *slog.Logger) (err error) {
 	cfg := historyIn(d.DataDir, d.History)
 	if err := os.MkdirAll(d.DataDir, 0o700); err != nil {
@@ -62,9 +63,9 @@ func (d Data) Restore(ctx context.Context, file string, out io.Writer, log *slog
 	return err
 }
 
-// putBack prepares a database that is already in its place.
+// putBack prepares a database that is already in the data directory.
 func (d Data) putBack(ctx context.Context, cfg history.Config, ledgers []string, out io.Writer, log *slog.Logger) (err error) {
-	if path := filepath.Join(d.DataDir, databaseName); cfg.Database == "sqlite:"+path { // opening it would create it
+	if path := filepath.Join(d.DataDir, databaseName); cfg.Database == "sqlite:"+path { // opening a missing database would create it
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("there is no database to restore: %w", err)
 		}
@@ -77,8 +78,8 @@ func (d Data) putBack(ctx context.Context, cfg history.Config, ledgers []string,
 	return history.Restored(ctx, store, ledgers, out)
 }
 
-// ledgers returns the erase ledger. One that is set must exist. The one in the data directory is made with the first erasure, or when
-// the server starts.
+// ledgers returns the erase ledger. A configured ledger must exist. The ledger in the data directory is created by the
+// first erasure, or when the server starts.
 func (d Data) ledgers(cfg history.Config) ([]string, error) {
 	if cfg.EraseLedger == "" {
 		return nil, nil
@@ -96,7 +97,8 @@ const (
 	ledgerName   = "erased.jsonl"
 )
 
-// historyIn returns the settings of the history with a database and an erase ledger in the data directory, if no database is set.
+// historyIn returns the history settings. If no database is set, the database and the erase ledger are in the data
+// directory.
 func historyIn(dataDir string, cfg history.Config) history.Config {
 	if cfg.Database != "" {
 		return cfg

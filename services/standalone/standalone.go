@@ -125,7 +125,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		return nil, err
 	}
 	cfg.History = historyIn(cfg.DataDir, cfg.History)
-	// Only commands, which must survive, go through NATS.
+	// Only commands go through NATS, because they must not be lost.
 	inner, err := bus.NewInProcess(tel.Log, tel.Registry)
 	if err != nil {
 		return nil, err

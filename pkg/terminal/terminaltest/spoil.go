@@ -6,10 +6,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Text is Hostile as protobuf can carry it, which has only valid text.
+// Text is Hostile as valid UTF-8, because protobuf strings must be valid.
 var Text = strings.ToValidUTF8(Hostile, "?")
 
-// Spoil sets every text in a message to what a hostile user would choose; lists get one entry, numbers are 1.
+// Spoil sets every text in a message to hostile text. Every list gets one entry, and every number is 1.
 func Spoil(m protoreflect.Message) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {

@@ -8,8 +8,9 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Table holds the cursors of a conversation's members, and which of them are ahead of the store. It is a sorted list: most
-// conversations have a few members, and very many are in memory. The zero value is empty. It is not safe for concurrent use.
+// Table contains the cursors of a conversation's members, and which cursors are ahead of the store. It is a sorted list,
+// because most conversations have few members, and very many tables are in memory. The zero value is an empty table. It
+// is not safe for concurrent use.
 type Table struct {
 	rows  []row
 	moved int // rows that are ahead of the store
@@ -21,7 +22,7 @@ type row struct {
 	moved bool
 }
 
-// TableOf makes a table of cursors as the store has them.
+// TableOf makes a table of cursors that equal the store's.
 func TableOf(n int, each func(i int) (ids.User, Position)) Table {
 	t := Table{rows: make([]row, 0, n)}
 	for i := range n {
@@ -43,7 +44,7 @@ func (t *Table) Len() int { return len(t.rows) }
 // Moved returns the number of cursors that are ahead of the store.
 func (t *Table) Moved() int { return t.moved }
 
-// Add adds a member who has received nothing. It returns false if the user is a member already.
+// Add adds a member who has received nothing. It returns false if the user is already a member.
 func (t *Table) Add(user ids.User) bool {
 	i, present := t.find(user)
 	if present {
@@ -53,7 +54,7 @@ func (t *Table) Add(user ids.User) bool {
 	return true
 }
 
-// Remove removes a member. It returns false if the user is none.
+// Remove removes a member. It returns false if the user is not a member.
 func (t *Table) Remove(user ids.User) bool {
 	i, present := t.find(user)
 	if !present {
@@ -66,7 +67,8 @@ func (t *Table) Remove(user ids.User) bool {
 	return true
 }
 
-// Advance moves the cursor of a member as Position.Advance does. It returns false if it did not move, or the user is no member.
+// Advance moves the cursor of a member as Position.Advance does. It returns false if the cursor did not move or the user
+// is not a member.
 func (t *Table) Advance(user ids.User, delivered, read, head ids.Seq, nowMs int64) bool {
 	i, present := t.find(user)
 	if !present || !t.rows[i].at.Advance(delivered, read, head, nowMs) {
@@ -79,7 +81,7 @@ func (t *Table) Advance(user ids.User, delivered, read, head ids.Seq, nowMs int6
 	return true
 }
 
-// Collect calls each for every cursor that is ahead of the store, and regards them as stored from then on.
+// Collect calls each for every cursor that is ahead of the store. Afterwards it treats these cursors as stored.
 func (t *Table) Collect(each func(user ids.User, at Position)) {
 	for i := 0; t.moved > 0 && i < len(t.rows); i++ {
 		if r := &t.rows[i]; r.moved {
@@ -90,7 +92,7 @@ func (t *Table) Collect(each func(user ids.User, at Position)) {
 	}
 }
 
-// Protos returns all cursors in the store's form, by rising user id.
+// Protos returns all cursors in the store's format, ordered by user id.
 func (t *Table) Protos() []*conversationv1.Cursor {
 	all := make([]*conversationv1.Cursor, len(t.rows))
 	for i := range t.rows {

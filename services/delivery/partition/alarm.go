@@ -6,21 +6,21 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// alarmInterval is the shortest interval between logs of the alarm of a partition.
+// alarmInterval is the shortest time between two log lines of a partition's alarm.
 const alarmInterval = time.Minute
 
 // alarms is the alarm of a partition. Only the goroutine of Worker.Run uses it.
 //
-// An alarm that a message causes lasts until the partition is past that message: the sessions that try again in between work up
-// to it, and do not end the alarm.
+// An alarm that a message causes lasts until the partition has passed the message. Sessions that retry before then commit
+// only the earlier messages, and do not end the alarm.
 type alarms struct {
-	// loggedAt is when the alarm was last logged; zero if none is raised.
+	// loggedAt is when the alarm was last logged. It is zero if no alarm is raised.
 	loggedAt time.Time
 	// barrier is the message that stops the partition.
 	barrier barrier
 }
 
-// barrier is a message of a stream; the zero value is none.
+// barrier identifies a message of a stream. The zero value means no message.
 type barrier struct {
 	stream   string // identity of the stream
 	sequence ids.Sequence
@@ -28,10 +28,10 @@ type barrier struct {
 
 func (a *alarms) raised() bool { return !a.loggedAt.IsZero() }
 
-// barred reports whether the partition must get past a message before the alarm ends.
+// barred reports whether the partition must pass a message before the alarm ends.
 func (a *alarms) barred() bool { return a.barrier != barrier{} }
 
-// pass records that everything in a stream up to a sequence is dealt with.
+// pass records that all messages of a stream up to a sequence are handled.
 func (a *alarms) pass(stream string, sequence ids.Sequence) {
 	if a.barrier.stream == stream && a.barrier.sequence <= sequence {
 		a.barrier = barrier{}
@@ -48,7 +48,7 @@ func (w *Worker) Alarm(err error) {
 	}
 }
 
-// Calm ends the alarm, if one is raised and the partition is past the message that caused it.
+// Calm ends the alarm, if an alarm is raised and the partition has passed the message that caused it.
 func (w *Worker) Calm() {
 	if w.alarms.raised() && !w.alarms.barred() {
 		w.alarms.loggedAt = time.Time{}
@@ -58,19 +58,19 @@ func (w *Worker) Calm() {
 	}
 }
 
-// bar makes a message the barrier of the alarm that follows.
+// bar makes a message the barrier of the next alarm.
 func (s *session) bar(sequence ids.Sequence) {
 	s.worker.alarms.barrier = barrier{s.commits.Identity, sequence}
 }
 
-// passed records that the messages up to a sequence are dealt with without a commit.
+// passed records that the messages up to a sequence are handled without a commit.
 func (s *session) passed(sequence ids.Sequence) {
 	s.worker.alarms.pass(s.commits.Identity, sequence)
 	s.worker.Calm()
 }
 
-// forgetBarrier removes a barrier that this session, which reads from a sequence on, does not meet: the message was dealt with by
-// another worker, or belongs to a stream that was replaced.
+// forgetBarrier removes a barrier that this session will not meet, because it reads from a later sequence or from another
+// stream. Another worker has handled the message, or the stream was replaced.
 func (s *session) forgetBarrier(from ids.Sequence) {
 	b := s.worker.alarms.barrier
 	ahead := b.sequence > s.takenOver || (s.checked && b.sequence >= from)

@@ -223,7 +223,7 @@ func (r *Room) loadAs(key string, after ids.Seq, viewer ids.User) (entries []*en
 		}
 		return loaded{entries, viewer}, nil
 	})
-	page, _ := result.(loaded) // the result is always loaded
+	page, _ := result.(loaded) // the type of the result is always loaded
 	return page.entries, page.reader, err
 }
 

@@ -7,10 +7,11 @@ type Stats struct {
 	// Busy, Open and MaxConnections count connections to the database: in use, open, and the maximum. With SQLite they
 	// count only the connections for reading.
 	Busy, Open, MaxConnections int
-	// Waiting is the number of calls that wait for a connection to PostgreSQL, or to share a transaction with others.
+	// Waiting is the number of calls that wait for a connection to PostgreSQL, or for a transaction shared with other
+	// calls.
 	Waiting int
-	// Commits is the number of committed transactions of appends; with SQLite, of all writes. Writes that arrive together share
-	// one. Committing is the number of those that are under way.
+	// Commits is the number of committed transactions: of appends, or with SQLite of all writes. Writes that arrive
+	// together share a transaction. Committing is the number of transactions under way.
 	Commits    uint64
 	Committing int
 	// GivenUp is the number of calls that failed because they got no connection to PostgreSQL in time.

@@ -58,7 +58,7 @@ func (a *acks) remind(delay time.Duration) {
 	}
 }
 
-// take returns the next acknowledgement, with at most that many positions.
+// take returns the next acknowledgement, with at most this many positions.
 func (a *acks) take(most int) *clientv1.Ack {
 	n := min(len(a.waiting), most)
 	ack := &clientv1.Ack{Positions: make([]*clientv1.AckPosition, 0, n)}

@@ -23,15 +23,15 @@ type connection struct {
 	reconnect bool
 }
 
-// Limits are the limits of a gateway that the inbox keeps.
+// Limits are the gateway's limits that the inbox respects.
 type Limits struct {
-	// ResumePositions and AckPositions are the numbers of positions in Connect.resume and in Ack.
+	// ResumePositions is the maximum number of positions in Connect.resume, AckPositions in Ack.
 	ResumePositions, AckPositions int
-	// Page is the highest limit of a read.
+	// Page is the maximum limit of a read.
 	Page uint32
 }
 
-// Connected handles the gateway's answer to connect. The limits hold until the next call.
+// Connected handles the gateway's answer to connect. The limits apply until the next call of Connected.
 func (in *Inbox) Connected(connected *clientv1.Connected, limits Limits) {
 	in.env.connection, in.attempt, in.env.limits = in.attempt, nil, limits
 	in.env.acks.start(in.env.AckDelay, in.env.Wake)

@@ -102,7 +102,8 @@ type env struct {
 
 	// connection is the present connection; nil if there is none.
 	connection *connection
-	// limits are those of the present or latest gateway. Before the first connection they are those of the protocol.
+	// limits are the limits of the current or latest gateway. Before the first connection they are the limits of the
+	// protocol.
 	limits Limits
 	// fills are the conversations whose pages are read. searches are the conversations that are searched for a fork.
 	fills, searches turns

@@ -23,10 +23,10 @@ type Config struct {
 	Wake func()
 }
 
-// Limits are the limits of the gateway that the queue keeps.
+// Limits are the gateway's limits that the queue respects.
 type Limits struct {
-	// FrameBytes is the size of the largest message, OpenRequests the number of requests other than submits that wait for their
-	// answer; 0 if the limit is not known.
+	// FrameBytes is the maximum size of a message. OpenRequests is the maximum number of unanswered requests other than
+	// submits. A value of 0 means that the limit is unknown.
 	FrameBytes, OpenRequests int
 }
 
@@ -248,7 +248,7 @@ func (q *Queue) Append(buf []byte, frames int) []byte {
 	return buf
 }
 
-// overLimit ends a request that breaks a limit of this gateway, unless its policy retries it.
+// overLimit ends a request that exceeds a limit of the gateway, unless the request's policy retries it.
 func (q *Queue) overLimit(r *Request, err error) {
 	if !r.overLimit() {
 		q.Finish(r, nil, err)
@@ -258,7 +258,7 @@ func (q *Queue) overLimit(r *Request, err error) {
 	q.retryLater(r, q.cfg.Backoff(r.tries-1), err)
 }
 
-// closed removes a request from the open ones. If others waited for its place, the writer is woken.
+// closed removes a request from the open requests. If other requests waited for its place, the writer is woken.
 func (q *Queue) closed(r *Request) {
 	if r.state != open || q.open[r.Frame.GetId()] != r {
 		return

@@ -42,7 +42,7 @@ type Request struct {
 	Policy Policy
 
 	state state
-	// turn is the request's place among those that are ready.
+	// turn is the request's place in the order of ready requests.
 	turn uint64
 	// due is when an open request times out, or when a waiting request becomes ready.
 	due   time.Time
@@ -61,8 +61,8 @@ type Policy interface {
 	// it is an error of the gateway itself. If Refused returns true, the request is retried although the error is not
 	// temporary.
 	Refused(refusal *conversationv1.Error, outcome bool) (retry bool)
-	// OverLimit is called when the request breaks a limit of this gateway, so that it is not sent. If it returns true, the request is
-	// retried later.
+	// OverLimit is called if the request exceeds a limit of the gateway and is therefore not sent. If it returns true,
+	// the request is retried later.
 	OverLimit() (retry bool)
 	// Expired is called before the request waits for its next try. An error ends the request instead.
 	Expired(cause error) error
@@ -87,7 +87,7 @@ func (r *Request) refused(refusal *conversationv1.Error, outcome bool) (retry bo
 
 func (r *Request) overLimit() (retry bool) { return r.Policy != nil && r.Policy.OverLimit() }
 
-// counted reports whether the request counts as an open one for the gateway: all but submits do.
+// counted reports whether the request counts towards the gateway's limit of open requests. Submits do not count.
 func (r *Request) counted() bool { return r.Frame.GetSubmit() == nil }
 
 func (r *Request) expired(cause error) error {

@@ -141,7 +141,7 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 	return nil
 }
 
-// moveHeads moves the heads of the conversations that existed before, if each is the one that the batch continues.
+// moveHeads moves the heads of existing conversations. Each head must be the event that the batch continues.
 func (a *appending) moveHeads(ctx context.Context, w *writer) error {
 	for heads := a.heads; len(heads) > 0; heads = heads[headColumns:] {
 		result, err := w.statements.head.ExecContext(ctx, heads[:headColumns]...)

@@ -15,18 +15,19 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// ErrNotHistory means that a file is not a database of Runnel.
+// ErrNotHistory means that a file is not a history database of Runnel.
 var ErrNotHistory = errors.New("the file is not a history database of Runnel")
 
-// markTimeout is how long recording a backup waits for the commits of a busy server.
+// markTimeout limits how long the recording of a backup waits for the commits of a busy server.
 const markTimeout = 30 * time.Second
 
-// Backup copies a database into a new file, and records in the database what the copy contains. A server may use the database
-// meanwhile; the copy is its state at one moment. The file appears only when it is complete and on disk; an existing file is never
-// replaced. The schema is left as it is, so that a newer program can back up the database of an older one that runs.
+// Backup copies a database into a new file, and records the copy's watermarks in the database. A server may use the
+// database at the same time; the copy shows its state at one moment. The file appears only when it is complete and on
+// disk. An existing file is never replaced. The schema is not upgraded, so a newer program can back up the database of a
+// running older program.
 //
-// marks are the watermarks in the copy. They are also returned if recording them failed: the copy is complete then, but the
-// streams keep more than they need to.
+// marks are the watermarks in the copy. They are also returned if recording them failed. The copy is then complete, but
+// the streams keep more messages than necessary.
 func Backup(ctx context.Context, path, file string) (marks []*historyv1.BackupMark, err error) {
 	if err := mustNotExist(file); err != nil {
 		return nil, err
@@ -40,8 +41,8 @@ func Backup(ctx context.Context, path, file string) (marks []*historyv1.BackupMa
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	partial := file + ".partial"
-	defer func() { _ = os.Remove(partial) }() // gone if all went well
-	// It is created here so that only its owner can read messages.
+	defer func() { _ = os.Remove(partial) }() // no effect after success
+	// The file is created here so that only its owner can read it.
 	if err := os.WriteFile(partial, nil, 0o600); err != nil {
 		return nil, fmt.Errorf("create the backup: %w", err)
 	}
@@ -66,11 +67,11 @@ func Backup(ctx context.Context, path, file string) (marks []*historyv1.BackupMa
 	return marks, nil
 }
 
-// Restore puts a backup in the place of a database that no program uses. prepare is called with a copy of the backup, before it
-// takes the place. The former database is kept under the name that is returned; empty if there was none.
+// Restore replaces a database that no program uses by a backup. prepare is called with a copy of the backup before the
+// replacement. The former database is renamed to the returned name, which is empty if there was no database.
 func Restore(ctx context.Context, file, path string, prepare func(ctx context.Context, staged string) error) (former string, err error) {
 	staged := path + ".restoring"
-	for _, left := range files(staged) { // by a restore that was interrupted
+	for _, left := range files(staged) { // files of an interrupted restore
 		if err := os.Remove(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("remove what is left of an earlier restore: %w", err)
 		}
@@ -110,15 +111,15 @@ func Restore(ctx context.Context, file, path string, prepare func(ctx context.Co
 	return former, syncFile(filepath.Dir(path))
 }
 
-// setAside gives a database another name, and keeps the main file under its own name, too: at no time is there no database, which a
-// server would take for a new installation.
+// setAside gives a database a second name, and keeps the main file under its own name too. The database therefore always
+// exists. A server would take a missing database for a new installation.
 func setAside(path string) (former string, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	former = path + ".before-" + time.Now().UTC().Format("20060102T150405.000Z")
 	names := files(former)
-	for i, name := range files(path)[1:] { // they belong to the former file, and SQLite would apply them to any file of this name
+	for i, name := range files(path)[1:] { // these files belong to the former main file, and SQLite would apply them to any file of this name
 		if err := os.Rename(name, names[i+1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
@@ -126,7 +127,7 @@ func setAside(path string) (former string, err error) {
 	return former, os.Link(path, former)
 }
 
-// giveToOwner gives a file that root has made to the owner of its directory, who runs the server.
+// giveToOwner changes the owner of a file that root has created to the owner of its directory, who runs the server.
 func giveToOwner(path string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -141,7 +142,7 @@ func giveToOwner(path string) error {
 	return nil
 }
 
-// files are the names of the files of a database: the main file first, then those that SQLite keeps beside it.
+// files returns the names of a database's files: the main file first, then the files that SQLite keeps beside it.
 func files(path string) []string { return []string{path, path + "-wal", path + "-shm"} }
 
 // existing opens a database that must exist. No file is read before the first statement.
@@ -157,7 +158,7 @@ func existing(path, mode string) (*sql.DB, error) {
 	return db, nil
 }
 
-// check returns an error if a database is not one of Runnel.
+// check returns an error if a database is not a history database of Runnel.
 func check(ctx context.Context, db *sql.DB) error {
 	var partitions string
 	if err := db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'partitions'").Scan(&partitions); err != nil {
@@ -190,7 +191,7 @@ func marksIn(ctx context.Context, path string) (marks []*historyv1.BackupMark, e
 	return readMarks(ctx, watermarks)
 }
 
-// record stores the marks of a backup, all or none.
+// record stores all marks of a backup, or none.
 func record(ctx context.Context, db *sql.DB, marks []*historyv1.BackupMark) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -231,7 +232,7 @@ func copyFile(from, to string) (err error) {
 	return errors.Join(err, out.Close())
 }
 
-// syncFile makes a file, or the names in a directory, survive a loss of power.
+// syncFile syncs a file or a directory to disk.
 func syncFile(path string) error {
 	file, err := os.Open(path)
 	if err != nil {

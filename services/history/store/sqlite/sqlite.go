@@ -30,7 +30,8 @@ import (
 type Config struct {
 	// Path is the file, which is created if it does not exist. Required.
 	Path string
-	// Gather is the longest that a write waits for others to share its commit, while writes crowd. Defaults to 0: never.
+	// Gather is the longest time that a write waits for other writes to share its commit, while writes are frequent. The
+	// default 0 means that no write waits.
 	Gather time.Duration
 	// Now is the clock of leases and dead letters. Defaults to time.Now.
 	Now func() time.Time

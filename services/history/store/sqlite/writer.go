@@ -153,7 +153,7 @@ func (w *writer) loop(ctx context.Context) {
 	}
 }
 
-// collect waits for more writes as long as the pace says.
+// collect waits for more writes as long as pace permits.
 func (w *writer) collect(group []*write, timer *time.Timer) []*write {
 	for {
 		wait := w.pace.wait(time.Now(), len(group))

@@ -60,11 +60,11 @@ func benchmark(b *testing.B, subject Subject, partitions, size int) {
 	meter.report(b.N*size, b.N, took)
 }
 
-// Usage is what a database has used up since it was made.
+// Usage is the total consumption of a database since it was created.
 type Usage struct {
 	// Commits is the number of committed transactions.
 	Commits int
-	// CPU is that of the database's own processes; 0 if it has none.
+	// CPU is the CPU time of the database's own processes; 0 if it has no processes.
 	CPU time.Duration
 }
 
@@ -81,7 +81,7 @@ func startMeter(b *testing.B, db *Database) *meter {
 	return &meter{b: b, db: db, usage: db.Usage(b), cpu: cpu()}
 }
 
-// report reports the cost of events that came in appends; took are the times of which the percentiles are reported.
+// report reports the cost of events in a number of appends. took contains the durations for the percentiles.
 func (m *meter) report(events, appends int, took []time.Duration) {
 	m.b.Helper()
 	spent, usage := cpu()-m.cpu, m.db.Usage(m.b)

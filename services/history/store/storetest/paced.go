@@ -77,7 +77,7 @@ func (l *pacedLane) arrive(at time.Time) {
 	}
 }
 
-// run appends until wake is closed and nothing is left.
+// run appends until wake is closed and no message is left.
 func (l *pacedLane) run(b *testing.B) {
 	b.Helper()
 	for open := true; open; {

@@ -17,8 +17,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// testTogether lets appends of several partitions arrive together, so that they are committed together: each gets the outcome
-// that it would get alone.
+// testTogether makes appends of several partitions arrive together, so that they share a commit. Each append must get the
+// same outcome as alone.
 func testTogether(t *testing.T, subject Subject) {
 	t.Helper()
 	t.Run("every mix of two to four appends", func(t *testing.T) {
@@ -115,7 +115,7 @@ func mixes(size int) [][]kind {
 	return found
 }
 
-// slot is a partition from which appends of all kinds come.
+// slot is a partition that sends appends of all kinds.
 type slot struct {
 	*Worker
 	db     *Database
@@ -162,7 +162,7 @@ func together(t *testing.T, blockers []*Worker, slots []*slot, mix []kind) {
 	}
 }
 
-// make makes an append of a kind, and the check of its outcome.
+// make makes an append of a kind, and a function that checks its outcome.
 func (s *slot) make(t *testing.T, k kind, mix string) (*historyv1.AppendRequest, func(outcome)) {
 	t.Helper()
 	next := s.Fork()
@@ -203,7 +203,7 @@ func (s *slot) make(t *testing.T, k kind, mix string) (*historyv1.AppendRequest,
 		}
 	case poison:
 		batch := next.Batch(next.Apply(t, next.Command(s.id, "alice", Message("poison")))...)
-		batch.Events[0].Hash = nil // which no table accepts
+		batch.Events[0].Hash = nil // every table rejects a missing hash
 		return batch, func(o outcome) { require.ErrorIs(t, o.err, store.ErrDefect, mix) }
 	default:
 		return next.Batch(next.Apply(t, next.Command(s.id, "alice", Message("cancelled")))...), func(o outcome) {
@@ -212,7 +212,7 @@ func (s *slot) make(t *testing.T, k kind, mix string) (*historyv1.AppendRequest,
 	}
 }
 
-// arrivals are appends that wait together until release is called.
+// arrivals are appends that wait until release is called.
 type arrivals struct {
 	t       *testing.T
 	db      *Database
@@ -266,7 +266,7 @@ func (c *arrivals) until(reached func(store.Stats) bool) {
 	require.Eventually(c.t, func() bool { return reached(c.db.Stats()) }, time.Minute, 20*time.Microsecond)
 }
 
-// add sends an append and returns when it waits.
+// add sends an append and returns when the append waits.
 func (c *arrivals) add(ctx context.Context, batch *historyv1.AppendRequest) <-chan outcome {
 	c.t.Helper()
 	done := c.send(ctx, func(ctx context.Context) (*historyv1.AppendResponse, error) { return c.db.Append(ctx, batch) })
@@ -275,7 +275,7 @@ func (c *arrivals) add(ctx context.Context, batch *historyv1.AppendRequest) <-ch
 	return done
 }
 
-// release lets all appends be committed.
+// release lets all appends commit.
 func (c *arrivals) release() {
 	c.t.Helper()
 	c.unhold()

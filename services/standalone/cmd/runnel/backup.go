@@ -38,7 +38,7 @@ read it. Clients that are ahead are told what was undone, and send again what th
 If you copied or took a snapshot of the whole data directory and put it back, run this without a file before the server starts.`
 }
 
-// Run restores.
+// Run restores a backup.
 func (r *restoreCommand) Run(ctx context.Context) error {
 	return r.Restore(ctx, r.File, os.Stdout, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 }

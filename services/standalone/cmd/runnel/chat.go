@@ -291,7 +291,7 @@ func (c *chat) commit(outcome *conversationv1.Outcome, commandID, text string) {
 	c.tick(id, seq, "✓ committed as "+strconv.FormatUint(seq, 10))
 }
 
-// tick shows the progress of a message, if it changed. A message that was undone meanwhile has none.
+// tick shows the progress of a message if the progress changed. A message that was undone meanwhile shows no progress.
 func (c *chat) tick(id string, seq uint64, ticks string) {
 	c.mu.Lock()
 	message := c.mine[id][seq]

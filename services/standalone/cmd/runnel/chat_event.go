@@ -102,8 +102,8 @@ func (c *chat) describe(event client.Event) terminal.Safe {
 	return ""
 }
 
-// forked prints that the server lost events, which of the user's own messages are gone, and what becomes of the commands that are sent
-// again.
+// forked prints that the server lost events, which of the user's own messages are lost, and what happens to commands that
+// are sent again.
 func (c *chat) forked(fork client.Fork) {
 	c.printf("! [%s] the server lost events: its log ended at #%d and now ends at #%d; events above #%d are undone, and your own commands among them are sent again: %d",
 		terminal.Name(c.name(fork.ConversationID)), fork.From, fork.To, fork.To, len(fork.Commands))
