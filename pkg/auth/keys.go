@@ -68,7 +68,7 @@ func staticKeys(cfg Config, log *slog.Logger) (*watched.Files[[]key], error) {
 		Read:     func() ([]key, error) { return readKeys(cfg, log) },
 		Replaced: func(keys []key) { log.Info("the key files were read again", "keys", len(keys)) },
 		Refused: func(err error) {
-			log.Error("new key files cannot be used; the keys before stay in force", "error", err)
+			log.Error("new key files cannot be used; the previous keys stay in force", "error", err)
 		},
 	})
 	if err != nil {

@@ -33,7 +33,7 @@ type Config struct {
 	MaxEvents      int           `help:"Most events that wait for the callback; what comes after them is read again later." default:"1024" range:"0..1000000"`
 	Backoff        Backoff       `embed:"" prefix:"backoff-"`
 	SkipVerify     bool          `help:"Do not check the hash chain of events."`
-	Accepted       bool          `help:"Ask to be told when the broker holds a command, before its outcome."`
+	Accepted       bool          `help:"Request a notice when the broker has accepted a command, before its outcome."`
 
 	// Token returns a token for each connection, and for each refresh of a connection's token. Its context ends with
 	// Close and after ConnectTimeout.

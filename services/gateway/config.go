@@ -20,7 +20,7 @@ type Config struct {
 
 	// ProxyProtocolFrom enables the PROXY protocol: the gateway takes the client's address from the header that the load
 	// balancer sends.
-	ProxyProtocolFrom []string `help:"Networks of load balancers that begin each connection with a PROXY header, version 1 or 2, for example 10.0.0.0/8. Their connections without one are closed; from other addresses the header is not accepted."`
+	ProxyProtocolFrom []string `help:"Networks of load balancers that begin each connection with a PROXY header, version 1 or 2, for example 10.0.0.0/8. A connection of theirs without a PROXY header is closed. From other addresses the header is not accepted."`
 
 	MaxConnections               int     `help:"Maximum number of connections of authenticated clients to this gateway; 0 for as many as max-sockets allows, at most 100000." default:"0" range:"0..10000000"`
 	MaxConnectionsPerUser        int     `help:"Maximum number of connections of one user to this gateway." default:"50" range:"1..1000000"`

@@ -31,7 +31,7 @@ type stretch interface {
 	GetBackward() bool
 }
 
-// checkStretch checks a request for a stretch of at most most items. name is the request's name in error messages.
+// checkStretch checks a request for a stretch of at most the given number of items. name is the request's name in error messages.
 func checkStretch(name string, r stretch, most uint32) *conversationv1.Error {
 	switch {
 	case !conversation.ValidID(r.GetConversationId()):

@@ -163,7 +163,7 @@ func (s *Store) Watermark(ctx context.Context, partition ids.Partition) (*histor
 	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
-// Conversations returns states. They come from one statement, except for the removed users.
+// Conversations returns states. One statement reads all states; another one reads the removed users.
 func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
