@@ -33,7 +33,7 @@ func (s *State) nextUnread(v View) Step {
 		return Step{Do: Read}
 	case !v.Listed:
 		return Step{Do: LookUp}
-	case v.Ended != 0 && (v.Present == 0 || v.Ended < v.Present) && (s.begin == 0 || v.Ended < s.begin):
+	case v.Ended != 0 && (s.begin == 0 || v.Ended < s.begin):
 		return Step{Do: Begin, From: v.Ended} // its notice was lost, or is late
 	case v.Present != 0 && (s.begin == 0 || s.begin >= v.Present):
 		return Step{Subscribe, v.Present, v.Present - 1}

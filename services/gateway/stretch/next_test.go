@@ -213,6 +213,15 @@ func TestAMembershipThatWaitedInTheStreamIsTold(t *testing.T) {
 	do(t, &s, view, skip(3))
 	do(t, &s, view, attach)
 
+	for _, seqs := range [][]ids.Seq{{5, 0}, {5, 5}, {5, 8}, {8, 5}} {
+		s = noticed(0, 2)
+		for _, seq := range seqs {
+			require.False(t, s.NoticeNow(seq), "the earliest counts")
+		}
+		do(t, &s, view, skip(3))
+		do(t, &s, view, attach)
+	}
+
 	s = noticed(0, 2)
 	do(t, &s, view, skip(3))
 	do(t, &s, view, skip(6))

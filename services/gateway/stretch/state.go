@@ -19,8 +19,7 @@ type State struct {
 	skipped bool
 	// again reports whether a notice arrived after the view was begun.
 	again bool
-	// stale reports whether the view was read after a position that is no longer the client's: a notice named an earlier
-	// membership.
+	// stale reports whether the view may lack what has to be told: a notice named an earlier membership since it was read.
 	stale bool
 	// inside is the event that began the membership that is open; 0 if that event is before the client's position.
 	inside ids.Seq
@@ -83,8 +82,7 @@ func (s *State) Notice(seq ids.Seq) (start bool) {
 		return false // the notice is late or repeated; and when a subscription ends, the store is read in any case
 	}
 	if seq != 0 && (s.begin == 0 || seq < s.begin) {
-		s.stale = s.stale || (s.phase == reading && s.told == 0 && !s.open && s.begin != 0)
-		s.begin = seq
+		s.begin, s.stale = seq, s.phase == reading && s.told == 0
 	}
 	if s.phase == reading {
 		s.again = true
@@ -97,11 +95,11 @@ func (s *State) Notice(seq ids.Seq) (start bool) {
 // NoticeNow is Notice for a membership that was committed while the client was connected. The event may be older than the
 // session, because it may have waited in the stream.
 func (s *State) NoticeNow(seq ids.Seq) (start bool) {
-	if s.phase == reading && s.skipped && seq <= s.told {
-		// The membership was skipped as old before this notice came. Nothing was sent to the client yet.
-		s.told, s.skipped, s.stale = 0, false, true
+	if s.skipped {
+		// The membership may have been skipped as old before this notice came. Nothing was sent to the client yet.
+		s.told, s.stale = 0, true
 	}
-	if s.phase != live && s.phase != forked && seq > s.told && (s.now == 0 || seq < s.now) {
+	if seq != 0 && (s.now == 0 || seq < s.now) {
 		s.now = seq
 	}
 	return s.Notice(seq)

@@ -43,6 +43,38 @@ func TestNoticesThatStartNothing(t *testing.T) {
 	require.True(t, told.Notice(0), "one without an event may be new")
 }
 
+// A notice of an earlier membership makes what was read useless, unless reading goes on after a position anyway.
+func TestNoticesOfEarlierMembershipsReadAgain(t *testing.T) {
+	again := stretch.Step{Do: stretch.Again}
+	s := stretch.Resting(0)
+	require.True(t, s.Notice(9))
+	require.NotEqual(t, again, s.Next(stretch.View{}), "nothing was read")
+	require.False(t, s.Notice(9))
+	require.NotEqual(t, again, s.Next(stretch.View{}), "it is the same membership")
+	require.False(t, s.Notice(7))
+	require.Equal(t, again, s.Next(stretch.View{}))
+	require.False(t, s.Notice(8))
+	require.Equal(t, again, s.Next(stretch.View{}))
+	s.Done(again)
+	require.NotEqual(t, again, s.Next(stretch.View{}))
+	told := stretch.Resting(3)
+	require.True(t, told.Notice(9))
+	require.Equal(t, stretch.Step{Do: stretch.Read}, told.Next(stretch.View{}), "reading goes on at the client's position")
+	resumed := stretch.Resume(3)
+	require.False(t, resumed.Notice(9))
+	require.NotEqual(t, again, resumed.Next(stretch.View{}), "the position of the client is compared with the first page only")
+}
+
+// A lookup may find a membership that has ended, without any notice. The client is told of it first.
+func TestAnEndedMembershipWithoutANotice(t *testing.T) {
+	s := stretch.Resting(0)
+	require.True(t, s.Notice(0))
+	require.Equal(t, stretch.Step{Do: stretch.Begin, From: 5}, s.Next(stretch.View{Listed: true, Ended: 5, Present: 9}))
+	s.Done(stretch.Step{Do: stretch.Begin, From: 5})
+	require.Equal(t, ids.Seq(4), s.After())
+	require.Equal(t, stretch.Step{Do: stretch.Read}, s.Next(stretch.View{Listed: true, Ended: 5, Present: 9}))
+}
+
 // What was told is forgotten together with everything else.
 func TestForgetting(t *testing.T) {
 	s := stretch.Resume(8)
