@@ -1,0 +1,82 @@
+package shards_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/shards"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// broken is a history service that fails.
+type broken struct {
+	historyv1.HistoryServiceClient
+
+	err error
+}
+
+func (b broken) ListConversations(context.Context, *historyv1.ListConversationsRequest, ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
+	return &historyv1.ListConversationsResponse{Conversations: []*historyv1.Summary{{ConversationId: "g"}}}, b.err
+}
+
+func (b broken) Heads(_ context.Context, in *historyv1.HeadsRequest, _ ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
+	return &historyv1.HeadsResponse{Heads: []*historyv1.Head{{ConversationId: in.GetConversationIds()[0]}}}, b.err
+}
+
+func TestNumbersOfShards(t *testing.T) {
+	_, err := shards.New(4)
+	require.ErrorIs(t, err, shards.ErrShards)
+	_, err = shards.New(1, broken{}, broken{})
+	require.ErrorIs(t, err, shards.ErrShards)
+	_, err = shards.New(2, broken{}, broken{})
+	require.NoError(t, err)
+}
+
+// An answer without the part of a shard that failed would look as if its conversations did not exist.
+func TestOneFailingShardFailsTheCall(t *testing.T) {
+	away := status.Error(codes.Unavailable, "away")
+	router, err := shards.New(16, broken{}, broken{err: away})
+	require.NoError(t, err)
+	_, err = router.ListConversations(t.Context(), &historyv1.ListConversationsRequest{UserId: "ann"})
+	require.True(t, errors.Is(err, away), "%v", err)
+	var failed, answered int
+	for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		if _, err := router.Heads(t.Context(), &historyv1.HeadsRequest{ConversationIds: []string{id}}); err != nil {
+			require.Equal(t, codes.Unavailable, status.Code(err))
+			failed++
+		} else {
+			answered++
+		}
+	}
+	require.NotZero(t, failed)
+	require.NotZero(t, answered, "conversations of the other shard are served")
+	_, err = router.Heads(t.Context(), &historyv1.HeadsRequest{ConversationIds: []string{"a", "b", "c", "d", "e", "f", "g", "h"}})
+	require.Equal(t, codes.Unavailable, status.Code(err))
+}
+
+// What cannot be routed says so, and asks no shard.
+func TestUnsupportedCallsSaySo(t *testing.T) {
+	router, err := shards.New(16, broken{}, broken{})
+	require.NoError(t, err)
+	for call, err := range map[string]error{
+		"CompareMemberships": second(router.CompareMemberships(t.Context(), &historyv1.CompareMembershipsRequest{})),
+		"ListDeadLetters":    second(router.ListDeadLetters(t.Context(), &historyv1.ListDeadLettersRequest{})),
+		"GetDeadLetter":      second(router.GetDeadLetter(t.Context(), &historyv1.GetDeadLetterRequest{})),
+		"DropDeadLetter":     second(router.DropDeadLetter(t.Context(), &historyv1.DropDeadLetterRequest{})),
+	} {
+		require.Equal(t, codes.Unimplemented, status.Code(err))
+		require.ErrorContains(t, err, call)
+	}
+}
+
+func second[A any](_ A, err error) error { return err }
