@@ -26,6 +26,7 @@ type cli struct {
 	Token  tokenCommand  `cmd:"" help:"Print a development token for a user."`
 	Chat   chatCommand   `cmd:"" help:"Chat in the terminal."`
 	Verify verifyCommand `cmd:"" help:"Check the hash chain of a conversation, or of all conversations of a user."`
+	Size   sizeCommand   `cmd:"" help:"Compute what an installation of a given size needs, and which limit it meets first."`
 
 	Backup  backupCommand  `cmd:"" help:"Copy the database of a server in one process into a file, also while it runs."`
 	Restore restoreCommand `cmd:"" help:"Put a backup in place before the server starts."`
