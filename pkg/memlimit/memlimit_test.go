@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	v2Mount = "25 30 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
-	v1Mount = "33 25 0:29 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory\n" +
-		"34 25 0:30 / /sys/fs/cgroup/cpu rw,nosuid shared:10 - cgroup cgroup rw,cpu,cpuacct\n"
+	v2Mount = "25 30 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 none rw,nsdelegate\n"
+	v1Mount = "33 25 0:29 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup none rw,memory\n" +
+		"34 25 0:30 / /sys/fs/cgroup/cpu rw,nosuid shared:10 - cgroup none rw,cpu,cpuacct\n"
 )
 
 // tree is a file system with these files, by path.
@@ -67,7 +67,7 @@ func TestTheLowestLimitIsFound(t *testing.T) {
 			"sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "268435456\n",
 		}, 256 << 20},
 		"version 1, a container that sees the host's names": {map[string]string{
-			"proc/self/mountinfo":                        "33 25 0:29 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
+			"proc/self/mountinfo":                        "33 25 0:29 /docker/abc /sys/fs/cgroup/memory ro - cgroup none rw,memory\n",
 			"proc/self/cgroup":                           "4:memory:/docker/abc\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "268435456\n",
 		}, 256 << 20},
@@ -75,7 +75,7 @@ func TestTheLowestLimitIsFound(t *testing.T) {
 			"proc/self/mountinfo": v1Mount, "proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
 		}, none},
 		"both versions, memory belongs to 1": {map[string]string{
-			"proc/self/mountinfo": v1Mount + "35 25 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+			"proc/self/mountinfo": v1Mount + "35 25 0:31 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n",
 			"proc/self/cgroup":    "4:memory:/a\n0::/a\n", "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "7000",
 		}, 7000},
 		"nonsense": {map[string]string{

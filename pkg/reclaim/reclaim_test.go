@@ -20,6 +20,7 @@ type stage struct {
 }
 
 func (s *stage) run(t *testing.T) {
+	t.Helper()
 	r := &Reclaimer{log: slog.New(slog.DiscardHandler), read: func() sample { return s.heap }, free: func() {
 		s.freed++
 		time.Sleep(s.took) // a collection that takes this long

@@ -90,6 +90,6 @@ func (r *Router) MarkBackup(ctx context.Context, in *historyv1.MarkBackupRequest
 			}
 		}
 	}
-	slices.SortFunc(joined.Marks, func(a, b *historyv1.BackupMark) int { return cmp.Compare(a.GetPartition(), b.GetPartition()) })
+	slices.SortFunc(joined.GetMarks(), func(a, b *historyv1.BackupMark) int { return cmp.Compare(a.GetPartition(), b.GetPartition()) })
 	return joined, err
 }

@@ -25,7 +25,7 @@ func (r *Router) ListConversations(ctx context.Context, in *historyv1.ListConver
 		merged.RevokedBeforeMs = max(merged.GetRevokedBeforeMs(), answer.GetRevokedBeforeMs())
 		merged.More = merged.GetMore() || answer.GetMore()
 	}
-	slices.SortFunc(merged.Conversations, func(a, b *historyv1.Summary) int {
+	slices.SortFunc(merged.GetConversations(), func(a, b *historyv1.Summary) int {
 		return cmp.Compare(a.GetConversationId(), b.GetConversationId())
 	})
 	// What comes after the last entry of a page that has more is not known of that shard: the merged page ends there at the latest.
@@ -35,10 +35,10 @@ func (r *Router) ListConversations(ctx context.Context, in *historyv1.ListConver
 			continue
 		}
 		end := page[len(page)-1].GetConversationId()
-		merged.Conversations = slices.DeleteFunc(merged.Conversations, func(s *historyv1.Summary) bool { return s.GetConversationId() > end })
+		merged.Conversations = slices.DeleteFunc(merged.GetConversations(), func(s *historyv1.Summary) bool { return s.GetConversationId() > end })
 	}
-	if limit := int(in.GetLimit()); limit > 0 && len(merged.Conversations) > limit {
-		merged.Conversations, merged.More = merged.Conversations[:limit], true
+	if limit := int(in.GetLimit()); limit > 0 && len(merged.GetConversations()) > limit {
+		merged.Conversations, merged.More = merged.GetConversations()[:limit], true
 	}
 	return merged, nil
 }
@@ -75,6 +75,6 @@ func (r *Router) GetFeedCursors(ctx context.Context, in *historyv1.GetFeedCursor
 	for _, answer := range answers {
 		joined.Cursors = append(joined.Cursors, answer.GetCursors()...)
 	}
-	slices.SortFunc(joined.Cursors, func(a, b *historyv1.FeedCursor) int { return cmp.Compare(a.GetPartition(), b.GetPartition()) })
+	slices.SortFunc(joined.GetCursors(), func(a, b *historyv1.FeedCursor) int { return cmp.Compare(a.GetPartition(), b.GetPartition()) })
 	return joined, err
 }

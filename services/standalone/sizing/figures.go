@@ -48,8 +48,10 @@ func parse(report []byte) (Figures, error) {
 		} `json:"machine"`
 		OtherCores float64 `json:"other_cores"`
 		Figures    []struct {
-			Mode, Key, Metric string
-			Median            float64
+			Mode   string  `json:"mode"`
+			Key    string  `json:"key"`
+			Metric string  `json:"metric"`
+			Median float64 `json:"median"`
 		} `json:"figures"`
 	}
 	if err := json.Unmarshal(report, &r); err != nil {

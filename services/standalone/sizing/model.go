@@ -94,10 +94,10 @@ type Plan struct {
 }
 
 // Fits reports whether no limit is exceeded.
-func (p Plan) Fits() bool { return p.Limits[0].Use <= 1 }
+func (p *Plan) Fits() bool { return p.Limits[0].Use <= 1 }
 
 // Total is the sum of all parts.
-func (p Plan) Total() Part {
+func (p *Plan) Total() Part {
 	total := Part{Name: "all"}
 	for _, part := range p.Parts {
 		total.Cores += part.Cores
@@ -119,22 +119,22 @@ const (
 )
 
 // Compute makes the plan of a load on machines.
-func Compute(f Figures, load Load, m Machines) (Plan, error) {
+func Compute(f Figures, load Load, m Machines) (*Plan, error) {
 	for _, v := range []float64{
 		load.Connections, load.Messages, load.Conversations, load.Members, load.Days, load.StreamHours, load.Minutes,
 		m.Cores, m.MemoryGiB, m.DiskGiB, m.NetworkMBs, m.DiskMBs, m.Utilization, m.Partitions, m.Replicas, m.NATSClusters, m.Databases,
 	} {
 		if !(v > 0) || math.IsInf(v, 0) {
-			return Plan{}, ErrNotPositive
+			return nil, ErrNotPositive
 		}
 	}
 	switch {
 	case m.Utilization > 1:
-		return Plan{}, ErrUtilization
+		return nil, ErrUtilization
 	case max(m.NATSClusters, m.Databases) > m.Partitions:
-		return Plan{}, ErrPartitions
+		return nil, ErrPartitions
 	}
-	p := Plan{Load: load, Machines: m}
+	p := &Plan{Load: load, Machines: m}
 	gateways := p.gateways(f)
 	hops := min(load.Members, gateways.Machines) // gateways that a message goes to
 	nats, subscriptions := p.nats(f, hops)

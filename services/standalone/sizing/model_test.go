@@ -26,7 +26,7 @@ func machines() Machines {
 	}
 }
 
-func compute(t require.TestingT, l Load, m Machines) Plan {
+func compute(t require.TestingT, l Load, m Machines) *Plan {
 	p, err := Compute(figures, l, m)
 	require.NoError(t, err)
 	return p
@@ -51,8 +51,8 @@ func TestMoreCostsMore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l, m := load(), machines()
 		fields := reflect.ValueOf(&l).Elem()
-		for i := range fields.NumField() {
-			fields.Field(i).SetFloat(fields.Field(i).Float() * rapid.Float64Range(0.001, 1000).Draw(t, "factor"))
+		for _, field := range fields.Fields() {
+			field.SetFloat(field.Float() * rapid.Float64Range(0.001, 1000).Draw(t, "factor"))
 		}
 		before := compute(t, l, m)
 		grown := rapid.IntRange(0, fields.NumField()-1).Draw(t, "grown")

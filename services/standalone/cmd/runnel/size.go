@@ -39,7 +39,7 @@ type sizeCommand struct {
 }
 
 // Help is the text below the usage line.
-func (sizeCommand) Help() string {
+func (*sizeCommand) Help() string {
 	return `Computes what an installation needs: processors, memory, disks and network of each part, and which limit it meets first. It computes
 with figures of the benchmark that this program contains (its date and machine are printed), and is good to a factor of about two.
 
@@ -87,7 +87,7 @@ func (s *sizeCommand) run(out io.Writer) error {
 // shownLimits is how many limits are printed for people.
 const shownLimits = 4
 
-func printPlan(out io.Writer, plan sizing.Plan, figures sizing.Figures) error {
+func printPlan(out io.Writer, plan *sizing.Plan, figures sizing.Figures) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) } // a tabwriter keeps the error for Flush
 	line("part\tmachines\tbusy cores\tmemory GiB\tdisk GiB\tsent MB/s\twritten MB/s\t")
