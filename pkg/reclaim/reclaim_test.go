@@ -3,6 +3,7 @@ package reclaim
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,19 +15,43 @@ const mib = 1 << 20
 
 // stage is a process whose heap the test sets.
 type stage struct {
+	took time.Duration
+
+	mu    sync.Mutex
 	heap  sample
 	freed int
-	took  time.Duration
+}
+
+func (s *stage) read() sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heap
+}
+
+// free collects and gives back; it takes as long as the test says.
+func (s *stage) free() {
+	time.Sleep(s.took)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.freed++
+	s.heap.live, s.heap.objects, s.heap.free, s.heap.total = 50*mib, 50*mib, 0, 60*mib
+}
+
+func (s *stage) set(heap sample) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heap = heap
+}
+
+func (s *stage) collections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.freed
 }
 
 func (s *stage) run(t *testing.T) {
 	t.Helper()
-	r := &Reclaimer{log: slog.New(slog.DiscardHandler), read: func() sample { return s.heap }, free: func() {
-		s.freed++
-		time.Sleep(s.took) // a collection that takes this long
-		s.heap.live, s.heap.objects, s.heap.free = 50*mib, 50*mib, 0
-		s.heap.total = 60 * mib
-	}}
+	r := &Reclaimer{log: slog.New(slog.DiscardHandler), read: s.read, free: s.free}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- r.Run(ctx) }()
@@ -39,7 +64,9 @@ func (s *stage) run(t *testing.T) {
 // after lets the process allocate at a rate for some seconds.
 func (s *stage) after(seconds int, rate uint64) {
 	for range seconds {
+		s.mu.Lock()
 		s.heap.allocated += rate
+		s.mu.Unlock()
 		time.Sleep(interval)
 		synctest.Wait()
 	}
@@ -54,14 +81,14 @@ func TestAQuietProcessGivesMemoryBack(t *testing.T) {
 		s := &stage{heap: busy()}
 		s.run(t)
 		s.after(10, 10*mib)
-		require.Zero(t, s.freed, "a busy process needs the memory")
+		require.Zero(t, s.collections(), "a busy process needs the memory")
 		s.after(4, 100)
-		require.Equal(t, 1, s.freed)
+		require.Equal(t, 1, s.collections())
 		s.after(600, 100)
-		require.Equal(t, 1, s.freed, "there is nothing more to give back")
-		s.heap = busy()
+		require.Equal(t, 1, s.collections(), "there is nothing more to give back")
+		s.set(busy())
 		s.after(4, 0)
-		require.Equal(t, 2, s.freed)
+		require.Equal(t, 2, s.collections())
 	})
 }
 
@@ -71,10 +98,10 @@ func TestCollectionsAreRare(t *testing.T) {
 		s := &stage{heap: busy(), took: time.Second}
 		s.run(t)
 		for range 500 {
-			s.heap = busy()
+			s.set(busy())
 			s.after(1, 0)
 		}
-		require.InDelta(t, 5, s.freed, 1)
+		require.InDelta(t, 5, s.collections(), 1)
 	})
 }
 

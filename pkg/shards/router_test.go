@@ -79,3 +79,44 @@ func TestUnsupportedCallsSaySo(t *testing.T) {
 }
 
 func second[A any](_ A, err error) error { return err }
+
+// listed is a history service with a list of conversations, of which it returns the first ones.
+type listed struct {
+	historyv1.HistoryServiceClient
+
+	ids  []string
+	more bool
+}
+
+func (l listed) ListConversations(context.Context, *historyv1.ListConversationsRequest, ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
+	answer := &historyv1.ListConversationsResponse{More: l.more}
+	for _, id := range l.ids {
+		answer.Conversations = append(answer.Conversations, &historyv1.Summary{ConversationId: id})
+	}
+	return answer, nil
+}
+
+// A merged page ends where a shard's page ends that has more: otherwise the next page would begin after conversations that nobody saw.
+func TestAPageEndsWhereAShardHasMore(t *testing.T) {
+	for _, c := range []struct {
+		one, other listed
+		want       []string
+		more       bool
+	}{
+		{listed{ids: []string{"a", "c"}, more: true}, listed{ids: []string{"b", "d", "e"}}, []string{"a", "b", "c"}, true},
+		{listed{ids: []string{"a", "c"}, more: true}, listed{ids: []string{"b"}, more: true}, []string{"a", "b"}, true},
+		{listed{ids: []string{"a", "c"}}, listed{ids: []string{"b", "d"}}, []string{"a", "b", "c", "d"}, false},
+		{listed{}, listed{ids: []string{"b"}, more: true}, []string{"b"}, true},
+	} {
+		router, err := shards.New(16, c.one, c.other)
+		require.NoError(t, err)
+		page, err := router.ListConversations(t.Context(), &historyv1.ListConversationsRequest{UserId: "ann"})
+		require.NoError(t, err)
+		var got []string
+		for _, summary := range page.GetConversations() {
+			got = append(got, summary.GetConversationId())
+		}
+		require.Equal(t, c.want, got)
+		require.Equal(t, c.more, page.GetMore())
+	}
+}

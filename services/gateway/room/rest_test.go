@@ -78,6 +78,7 @@ func TestAQuietRoomKeepsNothing(t *testing.T) {
 // Encodings are not kept for clients that do not acknowledge; the events are, because they will be sent again.
 func TestUnacknowledgedEventsAreKept(t *testing.T) {
 	s := newStage(t)
+	s.hub.cfg.AckTimeout = time.Hour
 	log := branch(nil, 3, "a")
 	s.store.Put(log)
 	ann := s.client("ann", frame.Proto)
@@ -91,7 +92,10 @@ func TestUnacknowledgedEventsAreKept(t *testing.T) {
 	s.sweep(now.Add(encodingsRest))
 	events, encodings := kept(r)
 	require.Equal(t, []int{1, 0}, []int{events, encodings})
-	s.sweep(now.Add(time.Hour)) // sends it again
+	s.sweep(now.Add(2 * eventsRest))
+	events, _ = kept(r)
+	require.Equal(t, 1, events)
+	s.sweep(now.Add(3 * time.Hour)) // sends it again
 	require.Equal(t, []uint64{4}, ann.seqs(1))
 }
 
