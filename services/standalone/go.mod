@@ -71,7 +71,6 @@ require (
 	modernc.org/libc v1.78.0 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
-	pgregory.net/rapid v1.3.0 // indirect
 )
 
 require github.com/runnelhq/runnel/proto v0.0.0
@@ -97,6 +96,9 @@ require (
 
 replace github.com/runnelhq/runnel/services/history => ../history
 
-require github.com/runnelhq/runnel/services/admin v0.0.0
+require (
+	github.com/runnelhq/runnel/services/admin v0.0.0
+	pgregory.net/rapid v1.3.0
+)
 
 replace github.com/runnelhq/runnel/services/admin => ../admin
