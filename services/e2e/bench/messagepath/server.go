@@ -30,8 +30,9 @@ import (
 const (
 	// secret signs the tokens of the clients.
 	secret = "the secret of a benchmark that nobody else can reach"
-	// patience limits every wait.
-	patience = 30 * time.Second
+	// patience limits the wait for one message, and setupPatience that for the start, the groups and the connections together.
+	patience      = 30 * time.Second
+	setupPatience = 5 * time.Minute
 )
 
 // server is standalone in this process, and groups of connected clients.
@@ -74,7 +75,7 @@ func begin(ctx context.Context, groups, size int) (_ *server, err error) {
 			err = errors.Join(err, s.end())
 		}
 	}()
-	waiting, cancel := context.WithTimeout(ctx, patience)
+	waiting, cancel := context.WithTimeout(ctx, setupPatience)
 	defer cancel()
 	if err := runnel.WaitReady(waiting); err != nil {
 		return nil, fmt.Errorf("wait until standalone is ready: %w", err)
