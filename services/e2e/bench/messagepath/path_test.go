@@ -82,7 +82,7 @@ func TestCountsAreShort(t *testing.T) {
 	for want, runs := range map[string][]float64{"": {0}, "0": {0.001}, "1.50": {1, 2}, "2.00": {1, 2, 3}, "123": {123.4}} {
 		require.Equal(t, want, Count{Runs: runs}.short())
 	}
-	require.Equal(t, "2.00 (1–3)", Count{Runs: []float64{3, 1, 2}}.long())
+	require.Equal(t, "2.00 (1.00–3.00)", Count{Runs: []float64{3, 1, 2}}.long())
 }
 
 func TestNonsenseIsRefused(t *testing.T) {

@@ -106,26 +106,31 @@ func (c Count) median() float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// short formats the median.
+// short formats the median; nothing for 0.
 func (c Count) short() string {
-	switch v := c.median(); {
-	case v == 0:
+	if c.median() == 0 {
 		return ""
-	case v < 0.005:
-		return "0"
-	case v < 20:
-		return fmt.Sprintf("%.2f", v)
-	default:
-		return fmt.Sprintf("%.0f", v)
 	}
+	return number(c.median())
 }
 
 // long formats the median and the range.
 func (c Count) long() string {
 	if len(c.Runs) == 1 {
-		return c.short()
+		return number(c.median())
 	}
-	return fmt.Sprintf("%s (%.4g–%.4g)", c.short(), slices.Min(c.Runs), slices.Max(c.Runs))
+	return fmt.Sprintf("%s (%s–%s)", number(c.median()), number(slices.Min(c.Runs)), number(slices.Max(c.Runs)))
+}
+
+func number(v float64) string {
+	switch {
+	case v < 0.005:
+		return "0"
+	case v < 100:
+		return fmt.Sprintf("%.2f", v)
+	default:
+		return fmt.Sprintf("%.0f", v)
+	}
 }
 
 // Print prints the table, and the most frequent details.
