@@ -27,7 +27,7 @@ const (
 	groupTimeout = 10 * time.Second
 )
 
-// errAlone tells the caller of an append to commit it alone: the group that it was in was undone, or it holds up others.
+// errAlone tells the caller of an append to commit it alone, because the group that it was in was undone.
 var errAlone = errors.New("the append must be committed alone")
 
 // committer commits appends of several partitions together. An append begins at once if a lane is free. While all lanes are

@@ -195,27 +195,35 @@ func TestCloseEndsRunningGroupsAndRefusesTheOthers(t *testing.T) {
 	})
 }
 
-// TestALockedWatermarkDoesNotDelayOthers holds a partition as a service does that has vanished in the middle of an append.
+// TestALockedWatermarkDoesNotDelayOthers holds a partition as a service does that has vanished in the middle of an append. Without
+// timeouts, a group that waited for it would never end.
 func TestALockedWatermarkDoesNotDelayOthers(t *testing.T) {
-	at := postgrestest.Start(t)
-	s := open(t, Config{URL: at})
-	batches := make([]*store.Batch, 2)
-	for p := range batches {
-		worker := storetest.NewWorker(s, ids.Partition(p), storetest.ClockAt(int64(p)<<32))
-		worker.Commit(t, worker.CreateGroup("alice", "g"))
-		batch, err := store.Plan(worker.Batch())
+	s := open(t, Config{URL: postgrestest.Start(t) + "&lock_timeout=0&statement_timeout=0"})
+	for size := 2; size <= fewRows+2; size++ {
+		batches := make([]*store.Batch, size)
+		for p := range batches {
+			worker := storetest.NewWorker(s, ids.Partition(p), storetest.ClockAt(int64(size*storetest.Partitions+p)<<32))
+			present, err := s.Watermark(t.Context(), worker.Partition)
+			require.NoError(t, err)
+			worker.Watermark = present
+			worker.Commit(t, worker.CreateGroup("alice", "g"))
+			batch, err := store.Plan(worker.Batch())
+			require.NoError(t, err)
+			batches[p] = batch
+		}
+		tx, err := s.pool.Begin(t.Context())
 		require.NoError(t, err)
-		batches[p] = batch
+		defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+		_, err = tx.Exec(t.Context(), "SELECT FROM partitions WHERE partition = 0 FOR UPDATE")
+		require.NoError(t, err)
+		for _, outcome := range s.commitTogether(t.Context(), batches) {
+			require.ErrorIs(t, outcome, errAlone)
+		}
+		for _, outcome := range s.commitTogether(t.Context(), batches[1:]) {
+			require.NoError(t, outcome)
+		}
+		require.NoError(t, tx.Rollback(t.Context()))
+		_, err = s.appendAlone(t.Context(), batches[0])
+		require.NoError(t, err)
 	}
-	tx, err := s.pool.Begin(t.Context())
-	require.NoError(t, err)
-	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
-	_, err = tx.Exec(t.Context(), "SELECT FROM partitions WHERE partition = 0 FOR UPDATE")
-	require.NoError(t, err)
-	outcomes := s.commitTogether(t.Context(), batches)
-	require.ErrorIs(t, outcomes[0], errAlone)
-	require.NoError(t, outcomes[1])
-	require.NoError(t, tx.Rollback(t.Context()))
-	_, err = s.appendAlone(t.Context(), batches[0])
-	require.NoError(t, err)
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,24 +14,24 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// A group is several appends of different partitions in one transaction, all with the same statements: a row of the
-// watermarks for each append, and a row of the events for each event. If a statement fails, everything is undone. The appends
-// whose watermarks did not move leave the group, and the rest is sent again; after any other failure each append is sent
-// alone, which finds out whose failure it is, and what to answer.
+// A group is several appends of different partitions in one transaction. If one of its statements fails, everything is undone,
+// and each append is sent alone, which finds out whose failure it is, and what to answer. A group never waits for the lock of a
+// watermark, because all its appends would wait: a watermark that another transaction has locked fails the group. Therefore two
+// groups cannot deadlock.
 
-const requireWatermarks = "watermarks"
-
-// moveWatermarks moves the watermarks of appends that continue an epoch. It never waits for the lock of another transaction,
-// because the whole group would wait with it: a watermark that is locked counts as not moved. Therefore two groups cannot
-// deadlock. Its error lists the partitions whose watermarks moved.
-const moveWatermarks = `WITH held AS MATERIALIZED (
+const (
+	moveFreeWatermark = `WITH moved AS (UPDATE partitions SET sequence = $5, time_ns = $6 WHERE partition = (
+		SELECT partition FROM partitions WHERE partition = $1 AND stream = $2 AND epoch = $3 AND sequence = $4 FOR NO KEY UPDATE SKIP LOCKED)
+		RETURNING 1)
+		SELECT runnel_require(count(*) = 1, '` + requireWatermark + `') FROM moved`
+	moveFreeWatermarks = `WITH held AS MATERIALIZED (
 		SELECT v.partition, v.next, v.time_ns
 		FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS v (partition, stream, epoch, sequence, next, time_ns)
 		JOIN partitions AS p ON p.partition = v.partition AND p.stream = v.stream AND p.epoch = v.epoch AND p.sequence = v.sequence
 		FOR NO KEY UPDATE OF p SKIP LOCKED),
-	moved AS (UPDATE partitions SET sequence = held.next, time_ns = held.time_ns FROM held WHERE partitions.partition = held.partition
-		RETURNING partitions.partition)
-	SELECT runnel_require(count(*) = $7, '` + requireWatermarks + ` ' || coalesce(string_agg(partition::text, ' '), '')) FROM moved`
+		moved AS (UPDATE partitions SET sequence = held.next, time_ns = held.time_ns FROM held WHERE partitions.partition = held.partition RETURNING 1)
+		SELECT runnel_require(count(*) = $7, '` + requireWatermark + `') FROM moved`
+)
 
 // shareable reports whether an append may be part of a group. An erasure may not, because it may take long; nor may an
 // append that begins an epoch, because it needs the store's clock first.
@@ -44,68 +42,46 @@ func shareable(batch *store.Batch) bool {
 // commitTogether decides appends of different partitions, and returns an outcome for each: nil, errAlone, or an error after
 // which the outcome is unknown.
 func (s *Store) commitTogether(ctx context.Context, batches []*store.Batch) []error {
-	outcomes := make([]error, len(batches))
 	err := s.send(ctx, groupStatements(batches))
-	if moved, some := movedOf(err); some {
-		// Those that did not move are answered after the others, or their second try would wait for the locks of this one.
-		var rest []*store.Batch
-		for i, batch := range batches {
-			if slices.Contains(moved, ids.Partition(batch.GetPartition())) {
-				rest = append(rest, batch)
-			} else {
-				outcomes[i] = errAlone
-			}
-		}
-		err = nil
-		if len(rest) > 0 {
-			err = s.send(ctx, groupStatements(rest))
-		}
-	}
-	if err != nil && undone(err) {
+	if undone(err) {
 		err = errAlone
 	}
-	for i := range outcomes {
-		if outcomes[i] == nil {
-			outcomes[i] = err
-		}
-	}
-	return outcomes
+	return slices.Repeat([]error{err}, len(batches))
 }
 
 func groupStatements(batches []*store.Batch) *pgx.Batch {
-	n := len(batches)
-	members, partitions, streams := make([]member, n), make([]int32, n), make([]string, n)
-	epochs, sequences, nexts, times := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
-	for i, batch := range batches {
-		expected, next := batch.GetExpected(), batch.GetNext()
-		members[i] = member{Batch: batch, epoch: ids.Epoch(expected.GetEpoch())}
-		partitions[i], streams[i] = int32(batch.GetPartition()), expected.GetStream()
-		epochs[i], sequences[i] = int64(expected.GetEpoch()), int64(expected.GetSequence())
-		nexts[i], times[i] = int64(next.GetSequence()), next.GetTimeNs()
-	}
 	sql := &pgx.Batch{}
-	sql.Queue(moveWatermarks, partitions, streams, epochs, sequences, nexts, times, n)
+	members := make([]member, len(batches))
+	for i, batch := range batches {
+		members[i] = member{Batch: batch, epoch: ids.Epoch(batch.GetExpected().GetEpoch())}
+	}
+	queueWatermarks(sql, members)
 	queueRows(sql, members)
 	return sql
 }
 
-// movedOf returns the partitions whose watermarks moved, if that is what an error of moveWatermarks says.
-func movedOf(err error) (moved []ids.Partition, some bool) {
-	var failed *pgconn.PgError
-	if !errors.As(err, &failed) || failed.Code != codeRequired {
-		return nil, false
-	}
-	list, some := strings.CutPrefix(failed.Message, requireWatermarks)
-	for field := range strings.FieldsSeq(list) {
-		if partition, err := strconv.ParseUint(field, 10, 32); err == nil {
-			moved = append(moved, ids.Partition(partition))
+// queueWatermarks moves the watermarks of appends that continue an epoch.
+func queueWatermarks(sql *pgx.Batch, members []member) {
+	n := len(members)
+	if n <= fewRows {
+		for _, m := range members {
+			sql.Queue(moveFreeWatermark, m.GetPartition(), m.GetExpected().GetStream(), uint64(m.epoch), m.GetExpected().GetSequence(),
+				m.GetNext().GetSequence(), m.GetNext().GetTimeNs())
 		}
+		return
 	}
-	return moved, some
+	partitions, streams := make([]int32, n), make([]string, n)
+	epochs, sequences, nexts, times := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	for i, m := range members {
+		partitions[i], streams[i] = int32(m.GetPartition()), m.GetExpected().GetStream()
+		epochs[i], sequences[i] = int64(m.epoch), int64(m.GetExpected().GetSequence())
+		nexts[i], times[i] = int64(m.GetNext().GetSequence()), m.GetNext().GetTimeNs()
+	}
+	sql.Queue(moveFreeWatermarks, partitions, streams, epochs, sequences, nexts, times, n)
 }
 
 // undone reports whether an error is that of a statement of a group and may concern a single append: the group was undone, and
-// the same appends may succeed alone.
+// its appends may succeed alone.
 func undone(err error) bool {
 	var failed *pgconn.PgError
 	if !errors.As(err, &failed) {

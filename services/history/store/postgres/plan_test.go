@@ -21,7 +21,7 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
 	for name, query := range map[string]string{
-		"moveWatermarks": moveWatermarks, "moveHeads": moveHeads, "insertPlain": insertPlain, "insertFull": insertFull, "selectDuplicates": selectDuplicates, "endMembership": endMembership, "alterConversation": alterConversation,
+		"moveFreeWatermark": moveFreeWatermark, "moveFreeWatermarks": moveFreeWatermarks, "moveHead": moveHead, "insertEvent": insertEvent, "moveHeads": moveHeads, "insertPlain": insertPlain, "insertFull": insertFull, "selectDuplicates": selectDuplicates, "endMembership": endMembership, "alterConversation": alterConversation,
 		"selectCommands": selectCommands, "selectRising": selectRising, "selectFalling": selectFalling, "selectHead": selectHead,
 		"selectView": selectView, "selectStates": selectStates, "selectHeads": selectHeads, "selectListAll": selectListAll, "selectListNamed": selectListNamed,
 		"selectNewestMemberships": selectNewestMemberships, "selectEndedMemberships": selectEndedMemberships, "countMemberships": countMemberships, "selectRemoved": selectRemoved,
