@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -48,6 +47,6 @@ func usage(tb testing.TB, url string) (u storetest.Usage) {
 func ticks(tb testing.TB, field string) time.Duration {
 	tb.Helper()
 	n, err := strconv.ParseInt(field, 10, 64)
-	require.NoError(tb, err, fmt.Sprintf("%q", field))
+	require.NoError(tb, err, "%q", field)
 	return time.Duration(n) * 10 * time.Millisecond
 }

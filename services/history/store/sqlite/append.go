@@ -108,7 +108,7 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 	if err := a.moveHeads(ctx, w); err != nil {
 		return err
 	}
-	if _, err := w.statements.conversations.exec(ctx, a.create, int64(a.epoch)); err != nil {
+	if err := w.statements.conversations.exec(ctx, a.create, int64(a.epoch)); err != nil {
 		return clash(err)
 	}
 	if err := a.runEvents(ctx, w); err != nil {
@@ -166,11 +166,10 @@ func (a *appending) runEvents(ctx context.Context, w *writer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.statements.plainEvents.exec(ctx, a.plain, epoch); err != nil {
+	if err := w.statements.plainEvents.exec(ctx, a.plain, epoch); err != nil {
 		return clash(err)
 	}
-	_, err = w.statements.fullEvents.exec(ctx, a.full, epoch)
-	return clash(err)
+	return clash(w.statements.fullEvents.exec(ctx, a.full, epoch))
 }
 
 // moveWatermark moves the watermark if it is the one that the batch expects. If the batch begins an epoch, so does
@@ -294,7 +293,6 @@ func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpda
 			int64(cursor.GetReadSeq()), cursor.GetReadTimeMs())
 	}
 	return wrap("save cursors", s.writer.do(ctx, func(ctx context.Context, w *writer) error {
-		_, err := w.statements.cursors.exec(ctx, args)
-		return err
+		return w.statements.cursors.exec(ctx, args)
 	}, nil))
 }

@@ -70,7 +70,7 @@ func (a *appending) runMemberships(ctx context.Context, w *writer) error {
 			for _, user := range effect.BeginMemberships.GetUserIds() {
 				args = append(args, row.GetConversationId(), user, int64(row.GetSeq()), int64(a.epoch), int64(row.Sequence))
 			}
-			if _, err := w.statements.join.exec(ctx, args); violates(err) {
+			if err := w.statements.join.exec(ctx, args); violates(err) {
 				return store.Invalid("events", "make a user a member who already is one")
 			} else if err != nil {
 				return err

@@ -12,7 +12,7 @@ import (
 // group and the mean time that a write waited for others.
 func simulate(longest, commit time.Duration, perSecond float64) (size float64, waited time.Duration) {
 	const writes = 20_000
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // arrivals, not secrets
+	random := rand.New(rand.NewPCG(1, 2))
 	begin := time.Unix(1_790_000_000, 0)
 	arrivals := make([]time.Time, writes)
 	at := begin

@@ -71,9 +71,9 @@ func (p *preparer) manyRows(before, row, after string) manyRows {
 	return m
 }
 
-// exec runs the statement over all rows in args, with width arguments per row, and returns how many rows it changed.
-// shared is the argument ?1 that all rows share, if there is one.
-func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed int, err error) {
+// exec runs the statement over all rows in args, with width arguments per row. shared is the argument ?1 that all rows share,
+// if there is one.
+func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) error {
 	for i, n := range rowCounts {
 		for len(args) >= n*m.width {
 			these := args[:n*m.width]
@@ -81,20 +81,15 @@ func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed
 				m.args = append(append(m.args[:0], shared...), these...)
 				these = m.args
 			}
-			result, err := m.statements[i].ExecContext(ctx, these...)
+			_, err := m.statements[i].ExecContext(ctx, these...)
 			clear(m.args)
 			if err != nil {
-				return changed, err
+				return err
 			}
-			rows, err := result.RowsAffected()
-			if err != nil {
-				return changed, err
-			}
-			changed += int(rows)
 			args = args[n*m.width:]
 		}
 	}
-	return changed, nil
+	return nil
 }
 
 // plainColumns is the number of arguments of a plain event.

@@ -46,11 +46,11 @@ func paced(b *testing.B, subject Subject, perSecond int) {
 	}
 	due := time.Now()
 	for range b.N {
-		due = due.Add(time.Duration(rand.ExpFloat64() * float64(time.Second) / float64(perSecond))) //nolint:gosec // arrivals, not secrets
+		due = due.Add(time.Duration(rand.ExpFloat64() * float64(time.Second) / float64(perSecond)))
 		if wait := time.Until(due); wait > 0 {
 			time.Sleep(wait) //nolint:forbidigo // the pace of a benchmark
 		}
-		lanes[rand.IntN(len(lanes))].arrive(due) //nolint:gosec // see above
+		lanes[rand.IntN(len(lanes))].arrive(due)
 	}
 	for _, l := range lanes {
 		close(l.wake)
