@@ -25,9 +25,10 @@ type Config struct {
 	// some for reading.
 	Connections int `help:"Maximum number of connections to PostgreSQL." default:"20" range:"0..1000"`
 	// Gather is the longest that a write to SQLite waits for others to share its commit. It waits only while writes crowd: at
-	// least two others are expected in that time, and four have not arrived yet. Below 2,000 writes a second nothing waits
-	// with the default of 1 ms; at 4,000 a commit holds four writes instead of one or two. 0 means never.
-	Gather time.Duration `help:"SQLite: longest time that a write waits for others to share its commit, while at least two others are expected in that time. 0: never." default:"1ms" range:"0..20ms"`
+	// least two others are expected in that time, and four have not arrived yet. With 1 ms nothing waits below 2,000 writes a
+	// second; with 4,000 messages a second on a fast disk it saves a tenth of the CPU and costs 0.4 ms. Defaults to 0: never,
+	// because on a disk whose commits take as long as that it saved nothing.
+	Gather time.Duration `help:"SQLite: longest time that a write waits for others to share its commit, while at least two others are expected in that time. 0: never." default:"0" range:"0..20ms"`
 	// EraseLedger is a file in which every erasure is recorded before it is committed. Keep it apart from the database and
 	// its backups: runnel-history restored repeats the erasures in it. Defaults to none.
 	EraseLedger string `help:"File that records every erasure before it is committed, so that the erasures can be repeated after an older backup is restored. Keep it apart from the database. Each history service has its own file." placeholder:"FILE"`
