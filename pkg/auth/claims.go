@@ -140,7 +140,7 @@ func (v *Verifier) identify(payload []byte, standard *jwt.Claims, read *Claims) 
 	return nil
 }
 
-// cut shortens a text to at most most bytes, between two characters.
+// cut shortens a text to at most the given number of bytes, between two characters.
 func cut(text string, most int) string {
 	if len(text) <= most {
 		return text

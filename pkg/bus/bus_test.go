@@ -21,6 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestInProcess(t *testing.T) {
 	bustest.Run(t, func(t *testing.T) (publisher, subscriber bus.Bus) {
+		t.Helper()
 		b, err := bus.NewInProcess(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		require.NoError(t, err)
 		return b, b
@@ -37,6 +38,7 @@ func TestOverNATS(t *testing.T) {
 	})
 	require.True(t, ns.ReadyForConnections(30*time.Second))
 	bustest.Run(t, func(t *testing.T) (publisher, subscriber bus.Bus) {
+		t.Helper()
 		connect := func() bus.Bus {
 			nc, err := nats.Connect(ns.ClientURL(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 			require.NoError(t, err)

@@ -72,8 +72,8 @@ func (c *committedCommands) Created(conversationID string) bool {
 	})
 }
 
-// MarkLost records that the server no longer knows a conversation. If the conversation returns, its commands are treated
-// as undone.
+// MarkLost records that the server no longer knows a conversation. If the conversation is
+// created again, its log begins anew, and the commands of the former log no longer count as committed.
 func (c *committedCommands) MarkLost(conversationID string) {
 	for i := range c.commands {
 		if c.commands[i].conversationID == conversationID {

@@ -3,6 +3,7 @@ package client_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,7 @@ func bodiesOf(limits *clientv1.Limits, more int) map[string]*conversationv1.Body
 	long := size(limits.GetMaxTextBytes())
 	entries := map[string]string{}
 	for i := range int(limits.GetMaxMetadataEntries()) + more {
-		entries[fmt.Sprint(i)] = ""
+		entries[strconv.Itoa(i)] = ""
 	}
 	key, value := map[string]string{size(limits.GetMaxMetadataKeyBytes()): ""}, map[string]string{"k": size(limits.GetMaxMetadataValueBytes())}
 	message := func(text string, metadata map[string]string) *conversationv1.Body {

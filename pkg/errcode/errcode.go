@@ -125,7 +125,7 @@ const (
 	// FirstFinal is the first code of the range after which a client does not reconnect, even if it does not know the
 	// code.
 	FirstFinal CloseCode = 4500
-	// LastFinal is the last code of that range.
+	// LastFinal is the last code of the range that begins with FirstFinal.
 	LastFinal CloseCode = 4999
 )
 

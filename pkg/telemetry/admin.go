@@ -218,7 +218,7 @@ func (a *Admin) Close() {
 	}
 }
 
-// SetReady(false) makes the service unready, whatever the checks return. It is the first step of a drain, so that no new
+// SetReady with false makes the service unready, whatever the checks return. It is the first step of a drain, so that no new
 // traffic is sent to this instance. After SetReady(true) the checks decide again, as at the start.
 func (a *Admin) SetReady(ready bool) { a.draining.Store(!ready) }
 

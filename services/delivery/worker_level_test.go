@@ -31,6 +31,7 @@ func newer(id string, n int) *brokerv1.Command {
 // A command of a newer version is not refused, dead-lettered or skipped. The commands before it are committed, and the
 // partition stops.
 func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*brokerv1.Command){
 		"kind": func(c *brokerv1.Command) { c.Level = 0 },
 		"level": func(c *brokerv1.Command) {

@@ -83,7 +83,7 @@ func (t *Table) Advance(user ids.User, delivered, read, head ids.Seq, nowMs int6
 
 // Collect calls each for every cursor that is ahead of the store. Afterwards it treats these cursors as stored.
 func (t *Table) Collect(each func(user ids.User, at Position)) {
-	for i := 0; t.moved > 0 && i < len(t.rows); i++ {
+	for i := range t.rows {
 		if r := &t.rows[i]; r.moved {
 			r.moved = false
 			t.moved--

@@ -69,3 +69,12 @@ func TestATableIsTwoMaps(t *testing.T) {
 		}
 	})
 }
+
+// A user who is listed twice has one cursor.
+func TestATableHasEachUserOnce(t *testing.T) {
+	users := []ids.User{"bob", "ann", "bob"}
+	table := TableOf(len(users), func(i int) (ids.User, Position) { return users[i], Position{} })
+	require.Equal(t, 2, table.Len())
+	require.True(t, table.Remove("bob"))
+	require.False(t, table.Remove("bob"))
+}

@@ -63,6 +63,7 @@ func rotating(t *testing.T, cfg *standalone.Config) {
 
 // shortLived lets tokens live two hours.
 func shortLived(t *testing.T, cfg *standalone.Config) {
+	t.Helper()
 	manyConnects(t, cfg)
 	cfg.Auth.MaxLifetime = 2 * time.Hour
 }

@@ -3,6 +3,7 @@ package attack_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,7 @@ var encodings = []attack{
 		name: "text that is no text", tries: "stray bytes, overlong forms, halves of characters and of UTF-16 pairs, and characters beyond Unicode, in every text of every frame, in JSON and in protobuf",
 		seen:  "INVALID that says so, and 4500 after a refused connect or ten of them; nothing is stored",
 		bound: bound{sockets: 5, megabytes: 64, calls: 150}, settings: func(t *testing.T, cfg *standalone.Config) {
+			t.Helper()
 			manyConnects(t, cfg)
 			cfg.Gateway.FrameRate, cfg.Gateway.ReadRatePerUser = 1e6, 1e6
 		}, run: garble,
@@ -55,7 +57,7 @@ func (p textPath) String() string {
 func textPaths(message protoreflect.MessageDescriptor, above ...protoreflect.FieldDescriptor) (paths []textPath) {
 	for i := range message.Fields().Len() {
 		field := message.Fields().Get(i)
-		fields := append(above[:len(above):len(above)], field)
+		fields := append(slices.Clip(above), field)
 		switch {
 		case field.IsMap():
 			paths = append(paths, textPath{fields, true}, textPath{fields, false})

@@ -248,7 +248,7 @@ func (d *device) await(s *sending) {
 		}
 		outcome, err := ticket.Wait(d.ctx)
 		if errors.Is(err, client.ErrClosed) && d.ctx.Err() == nil {
-			continue // the program was ended; its successor continues
+			continue // the device's client program was ended; the program that replaces it has a ticket for the command
 		}
 		d.answered(s, outcome, err, false, false)
 		d.mu.Lock()

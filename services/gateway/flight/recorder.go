@@ -43,9 +43,9 @@ type step struct {
 	at   int64   // Unix ns
 	last ids.Seq // the last seq of the stretch
 	what uint32  // kind in the low byte; the stretch's length minus one above it
-	room uint32  // half of the room's key
+	room uint32  // first half of the room's key
 	conn uint32  // number of the connection; for stepCommitted, number of the worker
-	mark uint32  // mark of the connection's send queue; for steps of a whole room, the other half of the key
+	mark uint32  // position in the connection's send queue; for steps of a whole room, the second half of the room's key
 }
 
 // stepCommitted marks an entry with the commit data of a live message. It is not a step of this gateway.

@@ -120,7 +120,7 @@ func (r *Room) reloadLocked() {
 			if err == nil || r.isClosed() {
 				return
 			}
-			h.cfg.Logger.Warn("a conversation could not be read again yet", "conversation", r.id, "error", err)
+			h.cfg.Logger.Warn("could not reload a conversation from the store; trying again", "conversation", r.id, "error", err)
 			wait = backoff.Wait(h.ctx.Done(), wait)
 		}
 	})

@@ -431,7 +431,7 @@ func (h *Hub) Compare(ctx context.Context, within time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if err := h.compareRooms(ctx, h.all()); err != nil && ctx.Err() == nil {
-		h.cfg.Logger.Warn("heads could not be compared", "error", err)
+		h.cfg.Logger.Warn("could not read the heads of conversations from history, to compare them with the rooms", "error", err)
 	}
 }
 

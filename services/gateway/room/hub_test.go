@@ -169,7 +169,7 @@ func TestHeadsThatCannotBeCompared(t *testing.T) {
 	s.client("ann", frame.Proto).resume()
 	s.store.Set(func() { s.store.Down = true })
 	s.hub.Compare(t.Context(), patience)
-	require.Contains(t, s.logs.String(), "heads could not be compared")
+	require.Contains(t, s.logs.String(), "could not read the heads of conversations")
 	require.Equal(t, []int{0}, uniq(s.hub.Waiting()))
 }
 

@@ -37,7 +37,7 @@ type Subscription struct {
 	topHash uint64
 	acked   ids.Seq
 	read    ids.Seq
-	passed  uint64  // acked + read at the time when they were last forwarded with a heartbeat, or as the store has them
+	passed  uint64  // sum of acked and read as last forwarded with a heartbeat; before the first heartbeat, as the store has them
 	told    ids.Seq // the head that the last heartbeat reported
 	// retryAt is the time at which the events after acked are sent again, Unix ns; 0 when no event awaits an
 	// acknowledgement.

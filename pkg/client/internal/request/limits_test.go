@@ -63,7 +63,7 @@ func TestOpenRequestsStayWithinTheLimit(t *testing.T) {
 func TestARequestAboveALimitIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.connect(0, 1)
+		f.connect(0)
 		broken := errors.New("above a limit")
 		f.check = func(*clientv1.ClientFrame) error { return broken }
 		r, end := newRequest("")

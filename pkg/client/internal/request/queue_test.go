@@ -50,8 +50,8 @@ func newFixture() *fixture {
 }
 
 // connect begins a connection to a gateway that accepts messages of that size; 0 for any.
-func (f *fixture) connect(frameBytes int, lastID uint64) {
-	f.Connect(request.Limits{FrameBytes: frameBytes}, lastID)
+func (f *fixture) connect(frameBytes int) {
+	f.Connect(request.Limits{FrameBytes: frameBytes}, firstID-1)
 }
 
 // sent returns the frames of the next message.
@@ -140,7 +140,7 @@ func TestARequestIsAnsweredOnce(t *testing.T) {
 	r, end := newRequest("")
 	f.Ask(r)
 	require.Empty(t, f.sent(t), "nothing is sent without a connection")
-	f.connect(0, firstID-1)
+	f.connect(0)
 	require.False(t, r.WasSent())
 	id := f.sentOne(t)
 	require.EqualValues(t, firstID, id)
@@ -159,7 +159,7 @@ func TestARequestIsAnsweredOnce(t *testing.T) {
 
 func TestARequestThatEndsBeforeItIsSentIsNotSent(t *testing.T) {
 	f := newFixture()
-	f.connect(0, 1)
+	f.connect(0)
 	r, end := newRequest("")
 	f.Ask(r)
 	f.Finish(r, nil, errRefused)
@@ -170,7 +170,7 @@ func TestARequestThatEndsBeforeItIsSentIsNotSent(t *testing.T) {
 
 func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 	f := newFixture()
-	f.connect(0, 1)
+	f.connect(0)
 	kept, keptEnd := newRequest("kept")
 	policy := &fakePolicy{}
 	kept.Policy = policy
@@ -185,7 +185,7 @@ func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 	require.True(t, f.Due().IsZero())
 	require.Empty(t, f.sent(t))
 
-	f.connect(0, 1)
+	f.connect(0)
 	id := f.sentOne(t)
 	require.Equal(t, []string{"sent", "unanswered", "sent again"}, policy.calls)
 	require.EqualValues(t, 1, f.Retries)
@@ -196,13 +196,13 @@ func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 // An id of an earlier connection may belong to another request on this connection.
 func TestTheEndOfAnOldRequestDoesNotLoseTheAnswerToANewOne(t *testing.T) {
 	f := newFixture()
-	f.connect(0, 1)
+	f.connect(0)
 	old, _ := newRequest("old")
 	f.Ask(old)
 	oldID := f.sentOne(t)
 	f.Answer(refusal(oldID, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, time.Hour))
 	f.Disconnect()
-	f.connect(0, 1)
+	f.connect(0)
 	recent, recentEnd := newRequest("recent")
 	f.Ask(recent)
 	require.Equal(t, oldID, f.sentOne(t))
@@ -214,7 +214,7 @@ func TestTheEndOfAnOldRequestDoesNotLoseTheAnswerToANewOne(t *testing.T) {
 func TestATimeoutSendsARequestAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.connect(0, 1)
+		f.connect(0)
 		r, end := newRequest("")
 		policy := &fakePolicy{}
 		r.Policy = policy
@@ -238,7 +238,7 @@ func TestATimeoutSendsARequestAgain(t *testing.T) {
 func TestATemporaryErrorWaitsLongerAndLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.connect(0, 1)
+		f.connect(0)
 		r, end := newRequest("")
 		f.Ask(r)
 		for try := range 3 {
@@ -251,7 +251,7 @@ func TestATemporaryErrorWaitsLongerAndLonger(t *testing.T) {
 		// The server may ask for a longer wait, which a new connection does not shorten.
 		f.Answer(refusal(f.sentOne(t), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, time.Minute))
 		f.Disconnect()
-		f.connect(0, 1)
+		f.connect(0)
 		require.Equal(t, time.Now().Add(time.Minute), f.Due())
 		time.Sleep(time.Minute - time.Nanosecond)
 		require.Empty(t, f.sent(t))
@@ -264,7 +264,7 @@ func TestATemporaryErrorWaitsLongerAndLonger(t *testing.T) {
 
 func TestAnyOtherErrorIsFinal(t *testing.T) {
 	f := newFixture()
-	f.connect(0, 1)
+	f.connect(0)
 	r, end := newRequest("")
 	f.Ask(r)
 	id := f.sentOne(t)
@@ -277,7 +277,7 @@ func TestAnyOtherErrorIsFinal(t *testing.T) {
 func TestAPolicyDecidesWhatOnlyItKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.connect(0, 1)
+		f.connect(0)
 		r, end := newRequest("")
 		policy := &fakePolicy{retry: true}
 		r.Policy = policy
@@ -308,7 +308,7 @@ func TestAPolicyDecidesWhatOnlyItKnows(t *testing.T) {
 func TestARequestThatIsTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.connect(50, 1)
+		f.connect(50)
 		large, largeEnd := newRequest(strings.Repeat("x", 100))
 		small, smallEnd := newRequest("")
 		f.Ask(large)
@@ -326,7 +326,7 @@ func TestARequestThatIsTooLarge(t *testing.T) {
 		require.Empty(t, f.sent(t))
 		require.Zero(t, againEnd.ended)
 		f.Disconnect()
-		f.connect(500, 1)
+		f.connect(500)
 		time.Sleep(time.Second)
 		f.Answer(answer(f.sentOne(t)))
 		require.NoError(t, againEnd.err)
@@ -336,14 +336,14 @@ func TestARequestThatIsTooLarge(t *testing.T) {
 
 func TestAMessageHasNoMoreThanTheGatewayTakes(t *testing.T) {
 	f := newFixture()
-	f.connect(100, 1)
+	f.connect(100)
 	for range 3 {
 		r, _ := newRequest(strings.Repeat("x", 40))
 		f.Ask(r)
 	}
 	require.Len(t, f.sent(t), 2, "three do not fit into 100 bytes")
 	require.Len(t, f.sent(t), 1)
-	f.connect(0, 1)
+	f.connect(0)
 	require.NotEmpty(t, f.Append(nil, 2))
 	require.Len(t, f.sent(t), 1, "two went in a message of at most two")
 }
@@ -352,7 +352,7 @@ func TestTheLargestFrameIsSent(t *testing.T) {
 	// send sends two equal requests to a gateway that accepts frames of at most maxFrame bytes.
 	send := func(maxFrame int) (message []byte, first *result) {
 		f := newFixture()
-		f.connect(maxFrame, 1)
+		f.connect(maxFrame)
 		one, first := newRequest("same")
 		two, _ := newRequest("same")
 		f.Ask(one)
@@ -383,7 +383,7 @@ func TestWithoutAConnectionNothingIsDue(t *testing.T) {
 func TestARequestMayWaitFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
-		f.connect(0, 1)
+		f.connect(0)
 		woken := f.woken
 		late, _ := newRequest("late")
 		soon, _ := newRequest("soon")
@@ -401,7 +401,7 @@ func TestARequestMayWaitFirst(t *testing.T) {
 
 func TestFailAllEndsEverything(t *testing.T) {
 	f := newFixture()
-	f.connect(0, 1)
+	f.connect(0)
 	sent, sentEnd := newRequest("")
 	f.Ask(sent)
 	f.sentOne(t)
@@ -438,7 +438,7 @@ func TestWaitsAfterRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture()
-				f.connect(0, firstID-1)
+				f.connect(0)
 				r, end := newRequest("")
 				f.Ask(r)
 				id, wait := f.sentOne(t), time.Duration(0)

@@ -42,8 +42,9 @@ func (c *Checker) Check(v *chain.Verifier, event *clientv1.Event) (chain.Content
 	case content == chain.Erased:
 		event.Body = nil
 	case c.codec != frame.Proto && len(event.GetBodyBytes()) > 0:
-		// JSON events contain the body twice. Only the bytes were verified, so the program gets the body decoded from the
-		// bytes. Bytes that this client cannot decode become a body without an action, like the body of a newer kind.
+		// A JSON event contains its body twice: as JSON and as encoded bytes. Only the bytes were verified, so the program
+		// gets the body decoded from them. If this client cannot decode the bytes, the body has no action, as for an event
+		// kind that this client does not know.
 		if event.Body, err = conversation.DecodeBody(event.GetBodyBytes()); err != nil {
 			event.Body = &conversationv1.Body{}
 		}

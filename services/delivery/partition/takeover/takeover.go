@@ -159,7 +159,7 @@ func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place)
 			at.Sequence = 0 // all messages in the stream are new; a missing message before the first one is a hole
 		}
 		f.Metrics.Replaced.Inc()
-		f.Log.Error("the stream was lost and created again; committed messages are safe, clients send the accepted ones again",
+		f.Log.Error("the stream was lost and created again; committed messages are safe, and clients send again what was accepted but not committed",
 			"watermark", at.Stored.GetSequence(), "watermark_stream", at.Stored.GetStream(), "stream", at.Identity, "continue_after", at.Sequence)
 	default:
 		lost, err := source.LostTail(ctx, stream, at.Stored, at.first, at.Last)
@@ -172,7 +172,7 @@ func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place)
 				return err
 			}
 			f.Metrics.Rewound.Inc()
-			f.Log.Error("the broker lost messages that it had acknowledged; committed ones are safe, clients send the accepted ones again",
+			f.Log.Error("the broker lost messages that it had acknowledged; committed messages are safe, and clients send again what was accepted but not committed",
 				"watermark", at.Stored.GetSequence(), "stream_last", at.Last, "continue_after", at.Sequence)
 		}
 	}

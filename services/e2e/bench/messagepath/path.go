@@ -13,7 +13,7 @@ import (
 type Config struct {
 	Messages int    `help:"Messages of each round." default:"1000"`
 	Rounds   int    `help:"Number of rounds, from which medians and ranges are computed." default:"3"`
-	Rate     int    `help:"Messages per second. So few that no message shares work with the next." default:"200"`
+	Rate     int    `help:"Messages per second. At a low rate no two messages share a commit or a network write." default:"200"`
 	Detail   int    `help:"Also print this many of the most frequent wake-ups, system calls and allocations, by function." default:"0"`
 	JSON     string `name:"json" help:"Write the counts to this file." type:"path" placeholder:"FILE"`
 	Write    bool   `help:"Write the table of services/e2e/bench/README.md."`

@@ -129,6 +129,7 @@ func TestAGatewayThatIsAwayIsAnError(t *testing.T) {
 
 // TestWhatIsNotSentIsListed: the gateway goes away, and then the input ends, the user types /quit, or a signal comes.
 func TestWhatIsNotSentIsListed(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(p *person, signal func()){
 		"end of input": func(p *person, _ func()) { _ = p.keys.Close() },
 		"/quit":        func(p *person, _ func()) { _, _ = io.WriteString(p.keys, "/quit\n") },
