@@ -222,7 +222,7 @@ func (r *remote) report(err error) {
 	case r.closed:
 	case err != nil && !r.failing:
 		r.failing = true
-		r.log.Warn("the JWKS cannot be fetched; the keys that are known stay", "keys", len(r.keys), "error", err)
+		r.log.Warn("the JWKS cannot be fetched; the known keys stay in force", "keys", len(r.keys), "error", err)
 	case err == nil && r.failing:
 		r.failing = false
 		r.log.Info("the JWKS is fetched again")

@@ -38,7 +38,7 @@ func newNkeyUser(path string, log *slog.Logger) (*nkeyUser, error) {
 			log.Info("the nkey seed was read again; it takes effect with the next connection to NATS", "user", k.public)
 		},
 		Refused: func(err error) {
-			log.Error("the new nkey seed cannot be used; the one before stays in force", "error", err)
+			log.Error("the new nkey seed cannot be used; the previous one stays in force", "error", err)
 		},
 	})
 	if err != nil {

@@ -98,7 +98,7 @@ func Load(cfg Config, options Options) (*Bundle, error) {
 		Paths: slices.DeleteFunc([]string{cfg.CertFile, cfg.KeyFile, cfg.CAFile}, func(path string) bool { return path == "" }),
 		Read:  b.read, Accept: content.early, Replaced: b.replaced,
 		Refused: func(err error) {
-			b.log.Error("new certificate files cannot be used; those before stay in force", "error", err)
+			b.log.Error("new certificate files cannot be used; the previous ones stay in force", "error", err)
 		},
 	})
 	if err != nil {

@@ -41,7 +41,7 @@ func newCircuit(log *slog.Logger) *circuit {
 				c.asked = time.Now()
 				log.Warn("a service fails too often; calls are paused for a moment")
 			case circuitbreaker.ClosedState:
-				log.Info("calling a service again")
+				log.Info("calls of a service are no longer paused")
 			case circuitbreaker.HalfOpenState:
 				log.Debug("trying a service again")
 			}

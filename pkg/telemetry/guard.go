@@ -48,7 +48,7 @@ func newGuard(cfg AdminConfig, log *slog.Logger) (guard, error) {
 		},
 		Replaced: func(string) { log.Info("the admin token was read again") },
 		Refused: func(err error) {
-			log.Error("the new admin token cannot be used; the one before stays in force", "error", err)
+			log.Error("the new admin token cannot be used; the previous one stays in force", "error", err)
 		},
 	})
 	if err != nil {

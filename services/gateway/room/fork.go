@@ -180,7 +180,7 @@ func (r *Room) doubtLocked() {
 		ctx, cancel := context.WithTimeout(h.ctx, h.cfg.HistoryTimeout)
 		defer cancel()
 		if err := h.compareRooms(ctx, []*Room{r}); err != nil && h.ctx.Err() == nil {
-			h.cfg.Logger.Warn("the head of a conversation could not be compared", "conversation", r.id, "error", err)
+			h.cfg.Logger.Warn("could not read the head of a conversation, to compare it with the room", "conversation", r.id, "error", err)
 		}
 	})
 }

@@ -72,7 +72,7 @@ func (h *Hub) openNow(rooms []*Room) {
 			if err == nil {
 				return
 			}
-			h.cfg.Logger.Warn("could not subscribe to new conversations yet", "conversations", len(rooms), "error", err)
+			h.cfg.Logger.Warn("could not open new conversations; trying again", "conversations", len(rooms), "error", err)
 		}
 	})
 }

@@ -52,7 +52,7 @@ func (a *Sessions) WatchMemberships(ctx context.Context) {
 			return
 		}
 		if err := a.compareAll(ctx); err != nil && ctx.Err() == nil {
-			a.deps.Log.Warn("memberships could not be compared with the store; retrying later", "error", err)
+			a.deps.Log.Warn("could not compare memberships with the store; trying again later", "error", err)
 		}
 	}
 }
