@@ -114,7 +114,7 @@ func (c *chatting) awaits(text string) {
 	require.Eventually(c.s, func() bool { return strings.Contains(c.shown.String(), text) }, patience, 10*time.Millisecond, "%s", c.shown)
 }
 
-// ends ends the input, waits for the program, and checks everything that it showed.
+// ends closes the input, waits for the program, and checks everything that it showed.
 func (c *chatting) ends() {
 	c.s.Helper()
 	_ = c.in.Close()
