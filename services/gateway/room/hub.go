@@ -315,25 +315,39 @@ func (r *Room) welcomeLocked(s *Subscription, listed ids.Seq) {
 	}
 }
 
-// readHeads reads the heads of rooms from history and passes each to tell: nil if the conversation does not exist.
-func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *historyv1.Head)) error {
+// readHeads reads the heads of rooms from history and passes each to tell: nil if the conversation does not exist. A call that
+// fails does not prevent the others; the error is that of the first.
+func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *historyv1.Head)) (first error) {
 	for part := range slices.Chunk(rooms, headsPerCall) {
-		list := make([]string, len(part))
-		for i, r := range part {
-			list[i] = string(r.id)
+		if err := h.readSomeHeads(ctx, part, tell); err != nil && first == nil {
+			first = fmt.Errorf("read heads: %w", err)
 		}
-		h.cfg.Metrics.Reads[metrics.ReadHeads].Inc()
-		heads, err := h.cfg.Log.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: list})
-		if err != nil {
-			return fmt.Errorf("read heads: %w", err)
+		if ctx.Err() != nil {
+			break
 		}
-		byID := make(map[string]*historyv1.Head, len(part))
-		for _, head := range heads.GetHeads() {
-			byID[head.GetConversationId()] = head
-		}
-		for _, r := range part {
-			tell(r, byID[string(r.id)])
-		}
+	}
+	return first
+}
+
+// readSomeHeads is one call of history.
+func (h *Hub) readSomeHeads(ctx context.Context, rooms []*Room, tell func(*Room, *historyv1.Head)) error {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.HistoryTimeout)
+	defer cancel()
+	list := make([]string, len(rooms))
+	for i, r := range rooms {
+		list[i] = string(r.id)
+	}
+	h.cfg.Metrics.Reads[metrics.ReadHeads].Inc()
+	heads, err := h.cfg.Log.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: list})
+	if err != nil {
+		return err
+	}
+	byID := make(map[string]*historyv1.Head, len(rooms))
+	for _, head := range heads.GetHeads() {
+		byID[head.GetConversationId()] = head
+	}
+	for _, r := range rooms {
+		tell(r, byID[string(r.id)])
 	}
 	return nil
 }

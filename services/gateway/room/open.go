@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -68,6 +69,7 @@ func (h *Hub) openNow(rooms []*Room) {
 	h.workers.Go(func() {
 		for wait := time.Duration(0); h.ctx.Err() == nil; {
 			wait = backoff.Wait(h.ctx.Done(), wait)
+			rooms = slices.DeleteFunc(slices.Clone(rooms), (*Room).isReady)
 			err := h.openOnce(rooms)
 			if err == nil {
 				return
@@ -83,5 +85,12 @@ func (h *Hub) openOnce(fresh []*Room) error {
 	if err := h.cfg.Bus.Flush(ctx); err != nil {
 		return fmt.Errorf("wait for subscriptions: %w", err)
 	}
-	return h.readHeads(ctx, fresh, (*Room).open)
+	return h.readHeads(h.ctx, fresh, (*Room).open)
+}
+
+// isReady reports whether the room knows its head.
+func (r *Room) isReady() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ready
 }

@@ -61,7 +61,7 @@ func TestAComparisonThatFails(t *testing.T) {
 	s.store.Set(func() { s.store.Down = true })
 	s.Relist()
 	require.Eventually(t, func() bool {
-		return strings.Contains(s.logs.String(), "memberships could not be compared with the store")
+		return strings.Contains(s.logs.String(), "could not compare memberships with the store")
 	}, patience, time.Millisecond)
 	s.putLog(short(branch(nil, 3, "x")))
 	s.store.Set(func() { s.store.Down = false })

@@ -75,7 +75,6 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 	case err != nil:
 		return nil, wrap(fmt.Sprintf("append to partition %d", batch.GetPartition()), err)
 	}
-	s.appended(ids.Partition(batch.GetPartition()))
 	return &historyv1.AppendResponse{Epoch: batch.GetExpected().GetEpoch()}, nil
 }
 

@@ -99,6 +99,11 @@ func (c *committer) join(ctx context.Context, batch *store.Batch) error {
 
 var errClosed = fmt.Errorf("%w: it is closed", store.ErrUnavailable)
 
+// rowsOf is the approximate number of rows that a batch writes.
+func rowsOf(batch *store.Batch) int {
+	return len(batch.Rows) + len(batch.GetEffects()) + len(batch.GetRefusals()) + len(batch.GetDeadLetters())
+}
+
 // bytesOf is the approximate size of a batch in a transaction.
 func bytesOf(batch *store.Batch) int {
 	const perRow = 256
@@ -179,7 +184,7 @@ func (c *committer) gather(group []*joined) []*joined {
 			continue
 		}
 		partition := ids.Partition(j.batch.GetPartition())
-		if full = full || len(group) == maxGroup || len(group) > 0 && (rows+len(j.batch.Rows) > maxGroupRows || bytes+j.bytes > maxGroupBytes); full {
+		if full = full || len(group) == maxGroup || len(group) > 0 && (rows+rowsOf(j.batch) > maxGroupRows || bytes+j.bytes > maxGroupBytes); full {
 			kept = append(kept, c.waiting[i:]...)
 			break
 		}
@@ -189,7 +194,7 @@ func (c *committer) gather(group []*joined) []*joined {
 		}
 		c.busy[partition] = struct{}{}
 		group = append(group, j)
-		rows, bytes = rows+len(j.batch.Rows), bytes+j.bytes
+		rows, bytes = rows+rowsOf(j.batch), bytes+j.bytes
 		<-c.room
 	}
 	clear(c.waiting[len(kept):])

@@ -20,7 +20,10 @@ import (
 // groups cannot deadlock.
 
 const (
-	moveFreeWatermark = `WITH moved AS (UPDATE partitions SET sequence = $5, time_ns = $6 WHERE partition = (
+	// setGroupLockTimeout limits how long a group waits for any other row that is locked, for example by a rebuild of views: each of
+	// its appends would wait. It lasts for the transaction.
+	setGroupLockTimeout = "SELECT set_config('lock_timeout', '100ms', true)"
+	moveFreeWatermark   = `WITH moved AS (UPDATE partitions SET sequence = $5, time_ns = $6 WHERE partition = (
 		SELECT partition FROM partitions WHERE partition = $1 AND stream = $2 AND epoch = $3 AND sequence = $4 FOR NO KEY UPDATE SKIP LOCKED)
 		RETURNING 1)
 		SELECT runnel_require(count(*) = 1, '` + requireWatermark + `') FROM moved`
@@ -46,11 +49,15 @@ func (s *Store) commitTogether(ctx context.Context, batches []*store.Batch) []er
 	if undone(err) {
 		err = errAlone
 	}
+	for i := 0; err == nil && i < len(batches); i++ {
+		s.appended(ids.Partition(batches[i].GetPartition())) // also if its caller has stopped waiting
+	}
 	return slices.Repeat([]error{err}, len(batches))
 }
 
 func groupStatements(batches []*store.Batch) *pgx.Batch {
 	sql := &pgx.Batch{}
+	sql.Queue(setGroupLockTimeout)
 	members := make([]member, len(batches))
 	for i, batch := range batches {
 		members[i] = member{Batch: batch, epoch: ids.Epoch(batch.GetExpected().GetEpoch())}
@@ -80,22 +87,21 @@ func queueWatermarks(sql *pgx.Batch, members []member) {
 	sql.Queue(moveFreeWatermarks, partitions, streams, epochs, sequences, nexts, times, n)
 }
 
-// undone reports whether an error is that of a statement of a group and may concern a single append: the group was undone, and
-// its appends may succeed alone.
+// undone reports whether an error is that of a statement of a group and may concern a single append, for example the one whose page
+// is damaged: the group was undone, and its other appends may succeed alone. An error of the connection is none of these.
 func undone(err error) bool {
 	var failed *pgconn.PgError
-	if !errors.As(err, &failed) {
+	if !errors.As(err, &failed) || failed.SeverityUnlocalized != "ERROR" {
 		return false
 	}
 	switch failed.Code {
-	case codeRequired, codeDeadlock, codeLockTimeout, codeCanceled:
-		return true
+	case codeReadOnly, codeDiskFull, codeTooManyConnections: // these concern all appends
+		return false
 	}
-	return lasting(failed.Code)
+	return true
 }
 
 const (
-	codeDeadlock    = "40P01"
-	codeLockTimeout = "55P03"
-	codeCanceled    = "57014" // by statement_timeout
+	codeDiskFull           = "53100"
+	codeTooManyConnections = "53300"
 )
