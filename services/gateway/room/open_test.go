@@ -101,3 +101,21 @@ func TestRoomsThatFailDoNotDelayOthers(t *testing.T) {
 	require.Equal(t, failing, (<-slow.reads)[0])
 	slow.err <- nil
 }
+
+// Each call of history has its own time limit: many rooms that are opened together do not run out of it, and a failing call does not
+// prevent the others.
+func TestManyRoomsAreOpenedAlthoughHistoryIsSlow(t *testing.T) {
+	s := newStage(t)
+	slow := &slowHeads{Store: s.store, reads: make(chan []string), err: make(chan error)}
+	s.hub.cfg.Log = slow
+	go s.enter("ann", summariesOf(0, 3*headsPerCall))
+	for i, err := range []error{nil, context.DeadlineExceeded, nil} {
+		require.Len(t, <-slow.reads, headsPerCall, "call %d", i)
+		slow.err <- err
+	}
+	require.Len(t, <-slow.reads, headsPerCall, "only those that are not open")
+	slow.err <- nil
+	for _, r := range s.hub.all() {
+		require.Eventually(t, r.isReady, patience, time.Millisecond)
+	}
+}

@@ -3,13 +3,16 @@ package postgres
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/ids"
@@ -226,4 +229,37 @@ func TestALockedWatermarkDoesNotDelayOthers(t *testing.T) {
 		_, err = s.appendAlone(t.Context(), batches[0])
 		require.NoError(t, err)
 	}
+}
+
+// TestALockedRowDoesNotDelayOthers holds the row of a conversation, as a rebuild of views does.
+func TestALockedRowDoesNotDelayOthers(t *testing.T) {
+	s := open(t, Config{URL: postgrestest.Start(t) + "&lock_timeout=0&statement_timeout=0"})
+	batches := make([]*store.Batch, 3)
+	for p := range batches {
+		worker := storetest.NewWorker(s, ids.Partition(p), storetest.ClockAt(int64(p+1)<<40))
+		present, err := s.Watermark(t.Context(), worker.Partition)
+		require.NoError(t, err)
+		worker.Watermark = present
+		id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
+		message := worker.Command(id, "alice", &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "x"}}})
+		batches[p], err = store.Plan(worker.Batch(worker.Apply(t, message)...))
+		require.NoError(t, err)
+	}
+	tx, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	_, err = tx.Exec(t.Context(), "SELECT FROM conversations WHERE conversation_id = $1 FOR UPDATE", batches[0].Rows[0].GetConversationId())
+	require.NoError(t, err)
+	for _, outcome := range s.commitTogether(t.Context(), batches) { // without a limit it would wait for ever
+		require.ErrorIs(t, outcome, errAlone)
+	}
+}
+
+// TestAFailingStatementIsNotThatOfOthers makes the rows of one partition fail as those on a damaged page do.
+func TestAFailingStatementIsNotThatOfOthers(t *testing.T) {
+	for code, alone := range map[string]bool{"XX001": true, "58030": true, "54000": true, "53200": true, "53100": false, "53300": false, "25006": false} {
+		require.Equal(t, alone, undone(&pgconn.PgError{Code: code, SeverityUnlocalized: "ERROR"}), code)
+		require.False(t, undone(&pgconn.PgError{Code: code, SeverityUnlocalized: "FATAL"}), code)
+	}
+	require.False(t, undone(io.ErrUnexpectedEOF))
 }
