@@ -310,3 +310,34 @@ func TestTheNumberOfRecentEventsIsBounded(t *testing.T) {
 	require.Equal(t, ids.Seq(21), shown.RecentFrom)
 	require.Equal(t, int64(shown.RecentBytes), s.hub.RecentBytes())
 }
+
+// A subscription that is added after the room took the end of its membership, and is behind when a later membership of the user ends,
+// is served up to the end of its own.
+func TestALaterRemovalDoesNotProlongAMembership(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 2, "x")
+	s.store.Put(log)
+	r := s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	list, err := s.store.ListConversations(t.Context(), &historyv1.ListConversationsRequest{UserId: "bob"})
+	require.NoError(t, err)
+	log = append(log, removal(log))
+	s.store.Put(log)
+	s.live(r, log[2])
+	bob := s.client("bob", frame.Proto)
+	subscription := bob.Subscribe(list.GetConversations()[0], 1, nil)
+	bob.subscriptions[groupID] = subscription
+	r.mu.Lock()
+	r.addLocked(subscription)
+	subscription.behind = true
+	r.mu.Unlock()
+	log = append(log, addition(log))
+	log = append(log, removal(log))
+	s.store.Put(log)
+	s.live(r, log[3:]...)
+	bob.let(subscription)
+	require.Equal(t, []uint64{2, 3}, bob.seqs(2))
+	require.Equal(t, uint64(3), bob.next().GetDetached().GetLast())
+	bob.quiet()
+}

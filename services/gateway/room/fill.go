@@ -112,7 +112,8 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) error {
 		n++
 		// The room may have taken this event before the subscription was added: then the subscription was not notified.
 		if e.left != "" && e.seq() >= s.from && e.left == s.to.User {
-			if s.until == 0 {
+			// A notification of a later removal ended a later membership.
+			if s.until == 0 || e.seq() < s.until {
 				s.until = e.seq()
 			}
 			break
