@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -17,41 +16,23 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/protocol"
+	"github.com/runnelhq/runnel/services/e2e/positions"
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
 // device is the data that a program keeps for its client, and the calls that it received.
 type device struct {
-	mu        sync.Mutex
-	positions map[string]client.Position
-	seen      map[string]uint64 // the newest seq by conversation
-	holes     []string
-	detached  map[string]uint64
-	events    int
+	positions.Kept
+
+	mu       sync.Mutex
+	seen     map[string]uint64 // the newest seq by conversation
+	holes    []string
+	detached map[string]uint64
+	events   int
 }
 
 func newDevice() *device {
-	return &device{positions: map[string]client.Position{}, seen: map[string]uint64{}, detached: map[string]uint64{}}
-}
-
-func (d *device) Load(context.Context) (map[string]client.Position, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return maps.Clone(d.positions), nil
-}
-
-func (d *device) Save(_ context.Context, id string, position client.Position) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.positions[id] = position
-	return nil
-}
-
-func (d *device) Forget(_ context.Context, id string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.positions, id)
-	return nil
+	return &device{seen: map[string]uint64{}, detached: map[string]uint64{}}
 }
 
 func (d *device) take(_ context.Context, event client.Event) {

@@ -2,8 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"maps"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +12,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/e2e/positions"
 )
 
 // program is an application of one user: a Go client, the calls that it received, and the positions that it saved.
@@ -23,19 +23,19 @@ type program struct {
 	t      *testing.T
 	events chan client.Event
 	forks  chan client.Fork
-	kept   *kept
+	kept   *positions.Kept
 }
 
 // open starts a program; kept are the positions of an earlier one, nil for none.
-func open(t *testing.T, url, user string, codec frame.Codec, positions *kept) *program {
+func open(t *testing.T, url, user string, codec frame.Codec, kept *positions.Kept) *program {
 	t.Helper()
-	if positions == nil {
-		positions = &kept{positions: map[string]client.Position{}}
+	if kept == nil {
+		kept = &positions.Kept{}
 	}
-	p := &program{t: t, events: make(chan client.Event, 1000), forks: make(chan client.Fork, 10), kept: positions}
+	p := &program{t: t, events: make(chan client.Event, 1000), forks: make(chan client.Fork, 10), kept: kept}
 	var err error
 	p.Client, err = client.New(client.Config{
-		URL: url, DeviceID: user + "-phone", Codec: codec, Start: clientv1.Start_START_FIRST, Cursors: positions,
+		URL: url, DeviceID: user + "-phone", Codec: codec, Start: clientv1.Start_START_FIRST, Cursors: kept,
 		Backoff:  client.Backoff{Min: 20 * time.Millisecond, Max: 500 * time.Millisecond},
 		Token:    func(context.Context) (string, error) { return token(t, user), nil },
 		OnEvent:  func(_ context.Context, event client.Event) { p.events <- event },
@@ -103,32 +103,6 @@ func (p *program) refused(code conversationv1.ErrorCode, id string, body *conver
 	var refusal *client.RefusedError
 	require.ErrorAs(p.t, err, &refusal)
 	require.Equal(p.t, code, refusal.Code, "%v", refusal)
-}
-
-// kept are positions that outlive a program.
-type kept struct {
-	mu        sync.Mutex
-	positions map[string]client.Position
-}
-
-func (k *kept) Load(context.Context) (map[string]client.Position, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return maps.Clone(k.positions), nil
-}
-
-func (k *kept) Save(_ context.Context, id string, position client.Position) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.positions[id] = position
-	return nil
-}
-
-func (k *kept) Forget(_ context.Context, id string) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.positions, id)
-	return nil
 }
 
 func edit(target uint64, newText string) *conversationv1.Body {

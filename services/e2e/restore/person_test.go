@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -16,6 +15,8 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/client"
+
+	"github.com/runnelhq/runnel/services/e2e/positions"
 )
 
 // patience limits waits that are long only if there is a defect.
@@ -24,6 +25,7 @@ const patience = time.Minute
 // person is a program of one user. What it keeps outlives its connection: the positions, and the events that it shows.
 type person struct {
 	*client.Client
+	positions.Kept
 
 	t       *testing.T
 	machine *installation
@@ -31,19 +33,18 @@ type person struct {
 	// changed has a token when something below changed.
 	changed chan struct{}
 
-	mu        sync.Mutex
-	views     map[string][]client.Event
-	forks     []client.Fork
-	positions map[string]client.Position
-	accepted  map[string]bool // the ids of commands that the broker holds
-	fault     error
+	mu       sync.Mutex
+	views    map[string][]client.Event
+	forks    []client.Fork
+	accepted map[string]bool // the ids of commands that the broker holds
+	fault    error
 }
 
 func (i *installation) person(user string) *person {
 	i.t.Helper()
 	p := &person{
 		t: i.t, machine: i, user: user, changed: make(chan struct{}, 1),
-		views: map[string][]client.Event{}, positions: map[string]client.Position{}, accepted: map[string]bool{},
+		views: map[string][]client.Event{}, accepted: map[string]bool{},
 	}
 	p.open()
 	return p
@@ -54,7 +55,7 @@ func (p *person) open() {
 	p.t.Helper()
 	var err error
 	p.Client, err = client.New(client.Config{
-		URL: p.machine.url(), DeviceID: p.user + "-phone", Start: clientv1.Start_START_FIRST, Cursors: p,
+		URL: p.machine.url(), DeviceID: p.user + "-phone", Start: clientv1.Start_START_FIRST, Cursors: &p.Kept,
 		Backoff:  client.Backoff{Min: 20 * time.Millisecond, Max: 300 * time.Millisecond},
 		Token:    func(context.Context) (string, error) { return p.machine.token(p.user) },
 		OnEvent:  func(_ context.Context, event client.Event) { p.change(func() { p.show(event) }) },
@@ -217,27 +218,4 @@ func texts(events []client.Event) (all []string) {
 
 func message(words string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: words}}}
-}
-
-// Load implements client.Cursors.
-func (p *person) Load(context.Context) (map[string]client.Position, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.positions), nil
-}
-
-// Save implements client.Cursors.
-func (p *person) Save(_ context.Context, id string, position client.Position) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.positions[id] = position
-	return nil
-}
-
-// Forget implements client.Cursors.
-func (p *person) Forget(_ context.Context, id string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.positions, id)
-	return nil
 }

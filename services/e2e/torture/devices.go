@@ -20,6 +20,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/services/e2e/positions"
 )
 
 // world is shared by all devices.
@@ -43,7 +45,7 @@ type device struct {
 	// opening is held while the program is being restarted.
 	opening sync.Mutex
 	client  *client.Client
-	kept    positions
+	kept    positions.Kept
 
 	mu        sync.Mutex
 	views     map[string]*view
@@ -71,7 +73,7 @@ type sending struct {
 
 func newDevice(ctx context.Context, w *world, reader Reader, codec frame.Codec) *device {
 	return &device{
-		world: w, ctx: ctx, reader: reader, codec: codec, kept: positions{byID: map[string]client.Position{}},
+		world: w, ctx: ctx, reader: reader, codec: codec,
 		views: map[string]*view{}, orders: map[string]int{}, messages: map[string]*recent{},
 	}
 }
@@ -352,33 +354,4 @@ func (d *device) load(ctx context.Context, random *rand.Rand) {
 
 func message(text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
-}
-
-// positions contains the data that a device keeps while its program does not run.
-type positions struct {
-	mu   sync.Mutex
-	byID map[string]client.Position
-}
-
-// Load implements client.Cursors.
-func (p *positions) Load(context.Context) (map[string]client.Position, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.byID), nil
-}
-
-// Save implements client.Cursors.
-func (p *positions) Save(_ context.Context, id string, position client.Position) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.byID[id] = position
-	return nil
-}
-
-// Forget implements client.Cursors.
-func (p *positions) Forget(_ context.Context, id string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.byID, id)
-	return nil
 }
