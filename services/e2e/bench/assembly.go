@@ -7,9 +7,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
-
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
 )
 
@@ -53,20 +50,13 @@ func (a *assembly) create(ctx context.Context, groups, size, atOnce int) error {
 	making.SetLimit(atOnce)
 	for g := first; g < first+groups; g++ {
 		making.Go(func() error {
-			others := make([]string, 0, size-1)
-			for i := 1; i < size; i++ {
-				others = append(others, a.member(g, i, size).User)
+			users := make([]string, size)
+			for i := range users {
+				users[i] = a.member(g, i, size).User
 			}
-			conversation, _, err := a.system.submit(group, &deliveryv1.SubmitRequest{Sender: a.member(g, 0, size).User, Body: &conversationv1.Body{
-				Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
-					Kind: conversationv1.Kind_KIND_GROUP, Name: fmt.Sprintf("group %d", g), Members: others,
-				}},
-			}})
-			if err != nil {
-				return fmt.Errorf("create group %d: %w", g, err)
-			}
-			a.groups[g] = conversation
-			return nil
+			var err error
+			a.groups[g], _, err = a.system.createGroup(group, g, users)
+			return err
 		})
 	}
 	return making.Wait()

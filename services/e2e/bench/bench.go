@@ -68,6 +68,14 @@ func (t *trial) progressf(format string, args ...any) {
 	fmt.Fprintf(t.out, "    %s\n", fmt.Sprintf(format, args...))
 }
 
+// memoryAtRest returns the RSS after a rest, in which the services finish what they still do.
+func (t *trial) memoryAtRest(ctx context.Context) (int64, error) {
+	if err := launch.Sleep(ctx, t.idleRest); err != nil {
+		return 0, err
+	}
+	return t.memory(), nil
+}
+
 // window measures one run of a continuous load. In the last run it takes profiles if they were requested.
 func (t *trial) window(ctx context.Context, run int) (cost, error) {
 	return t.watched(ctx, func(ctx context.Context) error {

@@ -217,7 +217,7 @@ func against(first, second []float64, more bool) Against {
 }
 
 // WriteJSON writes the comparison to a file.
-func (c *Comparison) WriteJSON(path string) error { return writeJSON(path, c) }
+func (c *Comparison) WriteJSON(path string) error { return WriteJSON(path, c) }
 
 // Print prints the figures of each build and their ratios to the figures of the first build.
 func (c *Comparison) Print(out io.Writer) {

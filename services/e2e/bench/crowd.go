@@ -9,9 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
-
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
@@ -42,13 +39,9 @@ func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ 
 			for i := range users {
 				users[i] = fmt.Sprintf("c%d-u%d", s.crowds, g*size+i)
 			}
-			conversation, seq, err := s.submit(group, &deliveryv1.SubmitRequest{Sender: users[0], Body: &conversationv1.Body{
-				Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
-					Kind: conversationv1.Kind_KIND_GROUP, Name: fmt.Sprintf("group %d", g), Members: users[1:],
-				}},
-			}})
+			conversation, seq, err := s.createGroup(group, g, users)
 			if err != nil {
-				return fmt.Errorf("create group %d: %w", g, err)
+				return err
 			}
 			c.heads[g].Store(seq)
 			for i, user := range users {
@@ -68,6 +61,12 @@ func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ 
 	}
 	c.loop, err = load.NewLoop(&listener{})
 	return c, err
+}
+
+// turn returns the client that sends message i. The groups take turns, and within a group the members take turns.
+func (c *crowd) turn(i int) *load.Client {
+	groups := len(c.clients) / c.size
+	return c.clients[i%groups*c.size+i/groups%c.size]
 }
 
 // close disconnects all clients.

@@ -110,9 +110,10 @@ func median(values []float64) float64 {
 }
 
 // WriteJSON writes the report to a file.
-func (r *Report) WriteJSON(path string) error { return writeJSON(path, r) }
+func (r *Report) WriteJSON(path string) error { return WriteJSON(path, r) }
 
-func writeJSON(path string, figures any) error {
+// WriteJSON writes figures to a file.
+func WriteJSON(path string, figures any) error {
 	data, err := json.MarshalIndent(figures, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the figures: %w", err)

@@ -53,12 +53,11 @@ func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, 
 		},
 		closed: closed, connected: connected,
 	})
-	groups := len(c.clients) / c.size
 	err = under(ctx, 1, t.Warmup, func(ctx context.Context) error {
 		_, err := load.Pace(ctx, t.failRate, func(i int) error {
 			// A client without a connection delays its messages. The gateway scenario measures this delay; it does not
 			// count here.
-			_ = c.send(c.clients[i%groups*c.size+i/groups%c.size])
+			_ = c.send(c.turn(i))
 			return nil
 		})
 		return err

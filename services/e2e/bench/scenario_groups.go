@@ -32,10 +32,8 @@ func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run 
 		},
 	})
 	return under(ctx, t.Runs, t.Warmup, func(ctx context.Context) error {
-		groups := len(c.clients) / c.size
 		_, err := load.Pace(ctx, rate, func(i int) error {
-			// The groups take turns, and within a group the members take turns.
-			return c.send(c.clients[i%groups*c.size+i/groups%c.size])
+			return c.send(c.turn(i))
 		})
 		return err
 	}, func(ctx context.Context, run int) error {

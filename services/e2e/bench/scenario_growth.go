@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
-	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 // growth measures how memory rises under traffic. It compares freshly started services that have all clients connected
@@ -22,10 +21,10 @@ func growth(ctx context.Context, t *trial) error {
 		if err := c.connect(ctx); err != nil {
 			return err
 		}
-		if err := launch.Sleep(ctx, t.idleRest); err != nil {
+		before, err := t.memoryAtRest(ctx)
+		if err != nil {
 			return err
 		}
-		before := t.memory()
 		some, err := t.memoryAfter(ctx, c, t.some, t.rate)
 		if err != nil {
 			return err
@@ -55,13 +54,12 @@ func (t *trial) memoryAfter(ctx context.Context, c *crowd, messages, rate int) (
 	c.loop.Handle(&listener{outcome: func(client *load.Client, _ int64, seq uint64, _ int64) { c.committed(client, seq) }})
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
-	groups := len(c.clients) / c.size
 	_, err := load.Pace(sending, rate, func(i int) error {
 		if i == messages-1 {
 			stop()
 		}
 		c.ease(ctx)
-		return c.send(c.clients[i%groups*c.size+i/groups%c.size])
+		return c.send(c.turn(i))
 	})
 	if err != nil {
 		return 0, err
@@ -69,8 +67,5 @@ func (t *trial) memoryAfter(ctx context.Context, c *crowd, messages, rate int) (
 	if err := c.settle(ctx); err != nil {
 		return 0, err
 	}
-	if err := launch.Sleep(ctx, t.idleRest); err != nil {
-		return 0, err
-	}
-	return t.memory(), nil
+	return t.memoryAtRest(ctx)
 }

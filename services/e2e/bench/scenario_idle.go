@@ -3,8 +3,6 @@ package bench
 import (
 	"context"
 	"time"
-
-	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 // idleConnections measures the memory of idle connections. The services are restarted before each run, so that the memory
@@ -36,11 +34,12 @@ func idleConnections(ctx context.Context, t *trial) error {
 		if err != nil {
 			return err
 		}
-		if err := launch.Sleep(ctx, t.idleRest); err != nil {
+		after, err := t.memoryAtRest(ctx)
+		if err != nil {
 			return err
 		}
 		n := float64(len(c.clients))
-		each := float64(t.memory()-before) / 1024 / n
+		each := float64(after-before) / 1024 / n
 		t.record("idle", "memory", each)
 		t.record("idle", "cpu", spent.micros(n))
 		t.progressf("run %d: %.0f connections in %s, CPU %.0f µs each (load generator %.0f), RSS %.1f KiB each over %d MiB before", run+1, n,

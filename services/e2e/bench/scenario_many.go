@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
-	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 // idleGroups measures the memory of groups without traffic, with a fixed number of connections. The first figure is the
@@ -40,10 +39,10 @@ func idleGroups(ctx context.Context, t *trial) error {
 		if err := members.say(ctx, t.groupSize, t.many.rate); err != nil {
 			return err
 		}
-		if err := launch.Sleep(ctx, t.idleRest); err != nil {
+		after, err := t.memoryAtRest(ctx)
+		if err != nil {
 			return err
 		}
-		after := t.memory()
 		t.record("idle groups", "memory", mib(with-without))
 		t.record("idle groups", "memory after one", mib(after-without))
 		t.progressf("run %d: RSS %.0f MiB with %d connections, %.0f more with %d groups, %.0f more after one message in each", run+1, mib(without),
@@ -70,10 +69,10 @@ func (t *trial) memoryOfNew(ctx context.Context, members *assembly) error {
 		return err
 	}
 	took := time.Since(begun)
-	if err := launch.Sleep(ctx, t.idleRest); err != nil {
+	made, err := t.memoryAtRest(ctx)
+	if err != nil {
 		return err
 	}
-	made := t.memory()
 	t.record("idle groups", "memory made", mib(made-without))
 	t.progressf("%d groups of %d were made in %s: RSS %.0f MiB more", t.many.idle, t.groupSize, took.Round(10*time.Millisecond), mib(made-without))
 	members.loop.Disconnect(members.clients...)
@@ -88,10 +87,11 @@ func (t *trial) memoryWith(ctx context.Context, a *assembly) (int64, error) {
 	if err := a.connect(ctx); err != nil {
 		return 0, err
 	}
-	if err := launch.Sleep(ctx, t.idleRest); err != nil {
+	memory, err := t.memoryAtRest(ctx)
+	if err != nil {
 		return 0, err
 	}
-	return t.memory(), a.loop.Failures()
+	return memory, a.loop.Failures()
 }
 
 // creators is the number of groups created at a time if the duration is not measured. crowding is the number if the

@@ -25,10 +25,9 @@ func parts(ctx context.Context, t *trial) error {
 	defer c.close()
 	c.loop.Handle(&listener{outcome: func(client *load.Client, _ int64, seq uint64, _ int64) { c.committed(client, seq) }})
 	return under(ctx, t.Runs, t.Warmup, func(ctx context.Context) error {
-		groups := len(c.clients) / c.size
 		_, err := load.Pace(ctx, t.fastRate, func(i int) error {
 			c.ease(ctx)
-			return c.send(c.clients[i%groups*c.size+i/groups%c.size])
+			return c.send(c.turn(i))
 		})
 		return err
 	}, func(ctx context.Context, run int) error {

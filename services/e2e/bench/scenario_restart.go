@@ -47,10 +47,9 @@ func restartOnce(ctx context.Context, t *trial, c *crowd, run int) error {
 	})
 	var lost int64
 	var ready time.Duration
-	groups := len(c.clients) / c.size
 	err := under(ctx, 1, t.Warmup, func(ctx context.Context) error {
 		_, err := load.Pace(ctx, t.failRate, func(i int) error {
-			_ = c.send(c.clients[i%groups*c.size+i/groups%c.size]) // a client without a connection sends nothing
+			_ = c.send(c.turn(i)) // a client without a connection sends nothing
 			return nil
 		})
 		return err

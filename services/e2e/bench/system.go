@@ -176,6 +176,19 @@ func (s *system) awaitNobody(ctx context.Context) error {
 	}
 }
 
+// createGroup creates group g. The first user is its owner.
+func (s *system) createGroup(ctx context.Context, g int, users []string) (conversation string, seq uint64, err error) {
+	conversation, seq, err = s.submit(ctx, &deliveryv1.SubmitRequest{Sender: users[0], Body: &conversationv1.Body{
+		Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+			Kind: conversationv1.Kind_KIND_GROUP, Name: fmt.Sprintf("group %d", g), Members: users[1:],
+		}},
+	}})
+	if err != nil {
+		return "", 0, fmt.Errorf("create group %d: %w", g, err)
+	}
+	return conversation, seq, nil
+}
+
 // submit sends a command like an internal service and waits until it is committed. It returns the conversation and the
 // seq.
 func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) (conversation string, seq uint64, err error) {

@@ -1,11 +1,9 @@
 package messagepath
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -198,16 +196,7 @@ func isCall(what string) bool {
 }
 
 // WriteJSON writes the table to a file.
-func (t *Table) WriteJSON(path string) error {
-	data, err := json.MarshalIndent(t, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the counts: %w", err)
-	}
-	if err := os.WriteFile(path, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write the counts: %w", err)
-	}
-	return nil
-}
+func (t *Table) WriteJSON(path string) error { return bench.WriteJSON(path, t) }
 
 // The text between these lines of README.md is generated.
 const (

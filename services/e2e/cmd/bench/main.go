@@ -6,16 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/e2e/bench"
+	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 func main() {
@@ -43,11 +42,11 @@ func run(ctx context.Context, cfg bench.Config) error {
 		err = errors.Join(err, report.WriteJSON(cfg.JSON))
 	}
 	if cfg.Write && err == nil {
-		module, failed := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "-m", "github.com/runnelhq/runnel/services/e2e").Output()
+		workspace, failed := launch.Workspace(ctx)
 		if failed != nil {
-			return fmt.Errorf("find the workspace: run this inside of it: %w", failed)
+			return failed
 		}
-		err = report.WriteREADME(filepath.Join(strings.TrimSpace(string(module)), "bench", "README.md"))
+		err = report.WriteREADME(filepath.Join(workspace, "services", "e2e", "bench", "README.md"))
 	}
 	return err
 }

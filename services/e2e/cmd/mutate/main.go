@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/services/e2e/launch"
 	"github.com/runnelhq/runnel/services/e2e/mutate"
 )
 
@@ -36,11 +36,11 @@ func main() {
 }
 
 func run(ctx context.Context, cfg config) error {
-	found, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "-m", "github.com/runnelhq/runnel/services/e2e").Output()
+	workspace, err := launch.Workspace(ctx)
 	if err != nil {
-		return fmt.Errorf("find the workspace: run this inside of it: %w", err)
+		return err
 	}
-	report, err := mutate.Open(filepath.Join(strings.TrimSpace(string(found)), "mutate", "README.md"))
+	report, err := mutate.Open(filepath.Join(workspace, "services", "e2e", "mutate", "README.md"))
 	if err != nil {
 		return err
 	}
