@@ -84,16 +84,30 @@ func second[A any](_ A, err error) error { return err }
 type listed struct {
 	historyv1.HistoryServiceClient
 
-	ids  []string
-	more bool
+	ids   []string
+	more  bool
+	ended []*historyv1.Membership
 }
 
 func (l listed) ListConversations(context.Context, *historyv1.ListConversationsRequest, ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
-	answer := &historyv1.ListConversationsResponse{More: l.more}
+	answer := &historyv1.ListConversationsResponse{More: l.more, Ended: l.ended}
 	for _, id := range l.ids {
 		answer.Conversations = append(answer.Conversations, &historyv1.Summary{ConversationId: id})
 	}
 	return answer, nil
+}
+
+// Memberships that have ended come from all shards, in the order of one.
+func TestEndedMembershipsAreMerged(t *testing.T) {
+	ended := func(id string, joined uint64) *historyv1.Membership {
+		return &historyv1.Membership{ConversationId: id, JoinedSeq: joined}
+	}
+	a2, a5, b1, c3 := ended("a", 2), ended("a", 5), ended("b", 1), ended("c", 3)
+	router, err := shards.New(16, listed{ended: []*historyv1.Membership{b1}}, listed{ended: []*historyv1.Membership{a2, a5, c3}})
+	require.NoError(t, err)
+	page, err := router.ListConversations(t.Context(), &historyv1.ListConversationsRequest{UserId: "ann", EndedSinceMs: 1})
+	require.NoError(t, err)
+	require.Equal(t, []*historyv1.Membership{a2, a5, b1, c3}, page.GetEnded())
 }
 
 // A merged page ends where a shard's page ends that has more: otherwise the next page would begin after conversations that nobody saw.

@@ -24,7 +24,11 @@ func (r *Router) ListConversations(ctx context.Context, in *historyv1.ListConver
 		merged.Conversations = append(merged.Conversations, answer.GetConversations()...)
 		merged.RevokedBeforeMs = max(merged.GetRevokedBeforeMs(), answer.GetRevokedBeforeMs())
 		merged.More = merged.GetMore() || answer.GetMore()
+		merged.Ended = append(merged.GetEnded(), answer.GetEnded()...)
 	}
+	slices.SortFunc(merged.GetEnded(), func(a, b *historyv1.Membership) int {
+		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetJoinedSeq(), b.GetJoinedSeq()))
+	})
 	slices.SortFunc(merged.GetConversations(), func(a, b *historyv1.Summary) int {
 		return cmp.Compare(a.GetConversationId(), b.GetConversationId())
 	})
