@@ -18,19 +18,24 @@ func Restore(ctx context.Context, cfg Config, partitions int, file string, ledge
 	if err != nil {
 		return err
 	}
-	former, err := sqlite.Restore(ctx, file, path, func(ctx context.Context, staged string) (err error) {
+	former, err := sqlite.Restore(ctx, file, path, func(ctx context.Context, staged string) error {
 		cfg.Database = "sqlite:" + staged
-		store, err := Open(ctx, cfg, partitions, log)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, store.Close()) }()
-		return Restored(ctx, store, ledgers, out)
+		return Prepare(ctx, cfg, partitions, ledgers, out, log)
 	})
 	if former != "" {
 		fmt.Fprintf(out, "The former database is kept as %s. Remove it when you do not need it any more.\n", former)
 	}
 	return err
+}
+
+// Prepare opens a database that was restored by other means, and does what Restored does.
+func Prepare(ctx context.Context, cfg Config, partitions int, ledgers []string, out io.Writer, log *slog.Logger) (err error) {
+	store, err := Open(ctx, cfg, partitions, log)
+	if err != nil {
+		return fmt.Errorf("open the history: %w", err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return Restored(ctx, store, ledgers, out)
 }
 
 // Restored prepares a database that went back in time for its first reader: it erases again what the ledgers contain, then begins a

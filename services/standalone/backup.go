@@ -64,18 +64,13 @@ func (d Data) Restore(ctx context.Context, file string, out io.Writer, log *slog
 }
 
 // putBack prepares a database that is already in the data directory.
-func (d Data) putBack(ctx context.Context, cfg history.Config, ledgers []string, out io.Writer, log *slog.Logger) (err error) {
+func (d Data) putBack(ctx context.Context, cfg history.Config, ledgers []string, out io.Writer, log *slog.Logger) error {
 	if path := filepath.Join(d.DataDir, databaseName); cfg.Database == "sqlite:"+path { // opening a missing database would create it
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("there is no database to restore: %w", err)
 		}
 	}
-	store, err := history.Open(ctx, cfg, d.NATS.Partitions, log)
-	if err != nil {
-		return fmt.Errorf("open the history: %w", err)
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	return history.Restored(ctx, store, ledgers, out)
+	return history.Prepare(ctx, cfg, d.NATS.Partitions, ledgers, out, log)
 }
 
 // ledgers returns the erase ledger. A configured ledger must exist. The ledger in the data directory is created by the
