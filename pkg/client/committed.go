@@ -73,7 +73,7 @@ func (c *committedCommands) Created(conversationID string) bool {
 }
 
 // MarkLost records that the server no longer knows a conversation. If the conversation is
-// created again, its log begins anew, and the commands of the former log no longer count as committed.
+// created again, it has a new log, and the commands of the former log no longer count as committed.
 func (c *committedCommands) MarkLost(conversationID string) {
 	for i := range c.commands {
 		if c.commands[i].conversationID == conversationID {

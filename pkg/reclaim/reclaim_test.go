@@ -28,7 +28,7 @@ func (s *stage) read() sample {
 	return s.heap
 }
 
-// free collects and gives back; it takes as long as the test says.
+// free stands for a collection. Its duration is set by the test.
 func (s *stage) free() {
 	time.Sleep(s.took)
 	s.mu.Lock()

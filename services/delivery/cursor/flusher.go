@@ -45,8 +45,8 @@ type Flusher struct {
 	Failures prometheus.Counter
 }
 
-// Run stores moved cursors until ctx ends. It then stores them once more with a short timeout, so that a clean stop loses
-// no cursor. Cursors that could not be stored are kept and stored in a later call.
+// Run stores moved cursors until ctx ends. After that it stores the remaining cursors once, with a short timeout, so that a
+// clean stop loses no cursor. Cursors that could not be stored are kept and stored in a later call.
 func (f *Flusher) Run(ctx context.Context) {
 	pending := NewMoves()
 	timer := time.NewTimer(0)

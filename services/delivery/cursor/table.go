@@ -44,7 +44,7 @@ func (t *Table) Len() int { return len(t.rows) }
 // Moved returns the number of cursors that are ahead of the store.
 func (t *Table) Moved() int { return t.moved }
 
-// Add adds a member who has received nothing. It returns false if the user is already a member.
+// Add adds a member with a cursor at 0. It returns false if the user is already a member.
 func (t *Table) Add(user ids.User) bool {
 	i, present := t.find(user)
 	if present {

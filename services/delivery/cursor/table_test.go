@@ -70,7 +70,7 @@ func TestATableIsTwoMaps(t *testing.T) {
 	})
 }
 
-// A user who is listed twice has one cursor.
+// TableOf makes one cursor for a user that is listed twice.
 func TestATableHasEachUserOnce(t *testing.T) {
 	users := []ids.User{"bob", "ann", "bob"}
 	table := TableOf(len(users), func(i int) (ids.User, Position) { return users[i], Position{} })

@@ -97,7 +97,7 @@ func comeBack(s *target) {
 	written := carol.do(group, text).GetSeq()
 	require.NotZero(s, written)
 
-	// Mallory is removed. Carol, who is no owner, is their accomplice.
+	// The owner removes Mallory. Carol, who is not an owner, tries to add Mallory again.
 	require.Nil(s, eve.refusal(group, remove("mallory")))
 	require.Equal(s, forbidden, carol.refusal(group, add("mallory")).GetCode())
 	require.Equal(s, forbidden, carol.refusal(group, add("dave", "mallory")).GetCode())

@@ -24,7 +24,7 @@ const (
 
 var resumes = []attack{
 	{
-		name: "resuming what never was", tries: "20 clients, three times each at the same time, name 500 conversations that do not exist", seen: "each is told so; two calls of history for a connect, however many it names",
+		name: "resuming unknown conversations", tries: "20 clients connect at once, three times each, and resume 500 conversations that do not exist", seen: "a client is told for each conversation that it is not a member; a connect makes two history calls, whatever the number of conversations",
 		bound: bound{sockets: resumers, megabytes: 64, calls: resumers * rounds * callsPerConnect}, run: resume,
 	},
 }

@@ -63,7 +63,7 @@ func TestTheKindThatWasVerifiedIsPassedOn(t *testing.T) {
 	require.Equal(t, conversationv1.EventKind_EVENT_KIND_MESSAGE, event.GetKind())
 }
 
-// An event of a newer format cannot be checked. Its body is passed on as it came, and the program is told so.
+// The client cannot check an event of a newer format. It passes the unchanged body to the program, marked as not checked.
 func TestABodyThatCannotBeCheckedStays(t *testing.T) {
 	body, err := conversation.EncodeBody(saying("perhaps"))
 	require.NoError(t, err)

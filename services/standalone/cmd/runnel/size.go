@@ -41,7 +41,8 @@ type sizeCommand struct {
 // Help is the text below the usage line.
 func (*sizeCommand) Help() string {
 	return `Computes what an installation needs: processors, memory, disks and network of each part, and which limit it meets first. It computes
-with figures of the benchmark that this program contains (its date and machine are printed), and is good to a factor of about two.
+with figures of the benchmark that this program contains (its date and machine are printed), and is good to a factor of about two. The
+CPU was measured at thousands of messages per second, where messages share commits; at low rates a message costs several times as much.
 
     runnel size                                                            a small installation
     runnel size --messages 5000 --days 30                                  which limit is met first?
@@ -114,7 +115,8 @@ func printPlan(out io.Writer, plan *sizing.Plan, figures sizing.Figures) error {
 	if m.Databases > 1 || m.NATSClusters > 1 {
 		line("\nSeveral PostgreSQL servers or NATS clusters are a plan: this version does not support them. See deploy/SCALING.md.")
 	}
-	line("\nFigures: %s, commit %s, %d cores of %s. Good to a factor of about two: measure before you buy.",
+	line("\nFigures: %s, commit %s, %d cores of %s. Good to a factor of about two: measure before you buy.\n"+
+		"At low rates a message costs several times as much CPU, because messages share no commits.",
 		figures.Date.Format("2006-01-02"), figures.Commit, figures.Cores, figures.CPU)
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print the plan: %w", err)
