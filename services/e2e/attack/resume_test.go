@@ -31,7 +31,7 @@ var resumes = []attack{
 
 func resume(s *target) {
 	for round := range rounds {
-		before := s.metric("runnel_gateway_history_calls_total", "")
+		before := s.historyCalls()
 		var clients []*client
 		for i := range resumers {
 			connect := &clientv1.Connect{Token: token(s, fmt.Sprint("eve", i)), DeviceId: "d"}
@@ -58,7 +58,7 @@ func resume(s *target) {
 				}))
 			}
 		}
-		require.LessOrEqual(s, int(s.metric("runnel_gateway_history_calls_total", "")-before), resumers*callsPerConnect)
+		require.LessOrEqual(s, s.historyCalls()-before, resumers*callsPerConnect)
 		if round == rounds-1 {
 			s.during()
 		}
